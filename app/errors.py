@@ -1,0 +1,134 @@
+"""The exception tree. Each class is one problem type with one HTTP status.
+
+BistilError
+├── ConfigError 400
+│   └── UnknownChoice
+├── DataError 400
+├── InvalidInput 422
+├── InputTooLong 422
+├── NotServed 404
+├── BundleError 500
+├── EngineError 500
+├── MissingExtra 500
+├── Overloaded 503
+├── NotReady 503
+└── DeadlineExceeded 504
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class BistilError(Exception):
+    """Root of everything this project raises on purpose; ``extensions`` are further members of the problem body.
+
+    A message may name settings, files, limits and counts, never the text a user sent.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, message: str, **extensions: Any) -> None:
+        super().__init__(message)
+        self.extensions = extensions
+
+
+class ConfigError(BistilError):
+    """A configuration that cannot be used."""
+
+    status = 400
+    type = "invalid-configuration"
+    title = "Invalid configuration"
+
+
+class UnknownChoice(ConfigError):
+    """A name that is none of the choices, which are listed."""
+
+    type = "unknown-choice"
+    title = "Unknown choice"
+
+    def __init__(self, what: str, value: object, choices: Iterable[str]) -> None:
+        self.what, self.value, self.choices = what, value, tuple(choices)
+        super().__init__(f"unknown {what} {value!r}; choose from: {', '.join(self.choices) or '(none)'}")
+
+
+class DataError(BistilError):
+    """A data file that is missing, empty, ill-formed or wrongly encoded."""
+
+    status = 400
+    type = "invalid-data"
+    title = "Invalid data"
+
+
+class InvalidInput(BistilError):
+    """A request whose values cannot be answered."""
+
+    status = 422
+    type = "invalid-input"
+    title = "Invalid input"
+
+
+class InputTooLong(BistilError):
+    """A text longer than a stated limit."""
+
+    status = 422
+    type = "input-too-long"
+    title = "Input too long"
+
+
+class NotServed(BistilError):
+    """A language or task this server has no bundle for."""
+
+    status = 404
+    type = "not-served"
+    title = "Not served"
+
+
+class BundleError(BistilError):
+    """A bundle that is incomplete, altered or unreadable."""
+
+    type = "invalid-bundle"
+    title = "Invalid bundle"
+
+
+class EngineError(BistilError):
+    """The model could not be opened or run."""
+
+    type = "engine-failure"
+    title = "Engine failure"
+
+
+class MissingExtra(BistilError):
+    """An optional dependency that is not installed; the message holds the pip command that installs it."""
+
+    type = "missing-extra"
+    title = "Missing optional dependency"
+
+
+class Overloaded(BistilError):
+    """The queue is full; try again after ``retry_after_s`` seconds."""
+
+    status = 503
+    type = "overloaded"
+    title = "Overloaded"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(BistilError):
+    """The server is still loading or is shutting down."""
+
+    status = 503
+    type = "not-ready"
+    title = "Not ready"
+
+
+class DeadlineExceeded(BistilError):
+    """The request waited longer than its caller allowed."""
+
+    status = 504
+    type = "deadline-exceeded"
+    title = "Deadline exceeded"

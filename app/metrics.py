@@ -1,0 +1,213 @@
+"""Every collector, and the one middleware that fills them: each request is counted once, here."""
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.batching import BatchStats
+from app.problems import BodyTooLarge, problem
+from app.store import Served
+
+_LOG = logging.getLogger(__name__)
+_LADDER = tuple(0.00025 * 2 ** (step / 2) for step in range(31))
+_POWERS = tuple(float(2**power) for power in range(14))
+_CODES = (200, 404, 413, 422, 499, 500, 503, 504)
+_STAGES = ("parse", "tokenize", "queue", "forward", "decode", "serialize")
+_REASONS = ("overloaded", "not-ready", "deadline-exceeded")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+NOBODY = ("none", "none")
+
+
+@dataclass(slots=True)
+class Trace:
+    """What one request was about and where its time went, filled in on its way; ``stages`` are in seconds."""
+
+    request_id: str
+    started: float
+    model: tuple[str, str] | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    n_windows: int = 0
+    n_tokens: int = 0
+    rejected: str = ""
+
+
+class Metrics:
+    """The collectors of one app, on a registry of its own. ``lang`` and ``task`` are only ever served ones or none."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        model = ("lang", "task")
+        self.requests = Counter("bistil_requests", "Requests answered.", (*model, "code"), registry=registry)
+        self.duration = Histogram(
+            "bistil_request_duration_seconds", "Request to last byte.", model, buckets=_LADDER, registry=registry
+        )
+        self.stages = Histogram(
+            "bistil_stage_duration_seconds", "Time in one stage.", (*model, "stage"), buckets=_LADDER, registry=registry
+        )
+        self.input_tokens = Histogram(
+            "bistil_input_tokens", "Tokens of a request, windows summed.", model, buckets=_POWERS, registry=registry
+        )
+        self.windows = Counter("bistil_windows", "Rows run for requests.", model, registry=registry)
+        self.rejected = Counter("bistil_rejected", "Requests turned away.", ("reason",), registry=registry)
+        self.client_gone = Counter("bistil_client_gone", "Callers that left before the answer.", registry=registry)
+        self.batch_sequences = Histogram(
+            "bistil_batch_sequences", "Rows of a micro-batch.", buckets=_POWERS, registry=registry
+        )
+        self.batch_tokens = Histogram(
+            "bistil_batch_tokens", "Tokens of a micro-batch, padded.", buckets=_POWERS, registry=registry
+        )
+        self.batch_padding = Histogram(
+            "bistil_batch_padding_ratio",
+            "Padding's share of a micro-batch.",
+            buckets=(0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
+            registry=registry,
+        )
+        self.queue_depth = Gauge("bistil_queue_depth", "Rows waiting for an engine.", registry=registry)
+        self.queue_tokens = Gauge("bistil_queue_tokens", "Tokens waiting for an engine.", registry=registry)
+        self.ready = Gauge("bistil_ready", "1 when every configured model is served.", registry=registry)
+        self.model_info = Gauge(
+            "bistil_model_info",
+            "A served model.",
+            (*model, "role", "precision", "provider", "model_sha"),
+            registry=registry,
+        )
+        self.load_duration = Gauge(
+            "bistil_model_load_duration_seconds", "Time to verify, load and warm up.", model, registry=registry
+        )
+        for reason in _REASONS:
+            self.rejected.labels(reason)
+        self._initialise(NOBODY)
+
+    def register(self, served: Served) -> None:
+        """Begin every series of a model at zero and count its batches."""
+        model = (served.language, served.task)
+        self._initialise(model)
+        for stage in _STAGES:
+            self.stages.labels(*model, stage)
+        self.input_tokens.labels(*model)
+        self.windows.labels(*model)
+        self.load_duration.labels(*model).set(served.load_s)
+        provider = str(getattr(served.engine, "provider", served.variant.engine))
+        self.model_info.labels(*model, "student", served.variant.precision, provider, served.sha).set(1)
+        served.batcher.on_batch = self.batch
+
+    def batch(self, stats: BatchStats) -> None:
+        """Count one micro-batch."""
+        self.batch_sequences.observe(stats.n_rows)
+        self.batch_tokens.observe(stats.n_padded)
+        self.batch_padding.observe(1 - stats.n_tokens / stats.n_padded)
+
+    def request(self, trace: Trace, *, code: int) -> None:
+        """Count one answered inference request."""
+        model = trace.model or NOBODY
+        self.requests.labels(*model, code).inc()
+        self.duration.labels(*model).observe(time.perf_counter() - trace.started)
+        if trace.rejected in _REASONS:
+            self.rejected.labels(trace.rejected).inc()
+        if code == 499:
+            self.client_gone.inc()
+        if trace.model is not None:
+            for stage, seconds in trace.stages.items():
+                self.stages.labels(*model, stage).observe(seconds)
+            if trace.n_windows:
+                self.windows.labels(*model).inc(trace.n_windows)
+                self.input_tokens.labels(*model).observe(trace.n_tokens)
+
+    def render(self, served: Iterable[Served], *, ready: bool) -> bytes:
+        """The text format of all series, with the gauges read now."""
+        batchers = [model.batcher for model in served]
+        self.queue_depth.set(sum(batcher.n_waiting for batcher in batchers))
+        self.queue_tokens.set(sum(batcher.waiting_tokens for batcher in batchers))
+        self.ready.set(ready)
+        return generate_latest(self.registry)
+
+    def _initialise(self, model: tuple[str, str]) -> None:
+        for code in _CODES:
+            self.requests.labels(*model, code)
+        self.duration.labels(*model)
+
+
+class Instrument:
+    """ASGI middleware: a request's id, byte limit, headers and count, and a problem for what nobody caught."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int, is_draining: Callable[[], bool]) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.max_body_bytes = max_body_bytes
+        self.is_draining = is_draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP passes through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        trace = Trace(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex, time.perf_counter())
+        scope.setdefault("state", {})["trace"] = trace
+        code = 500
+        begun = False
+
+        async def send_traced(message: Message) -> None:
+            nonlocal code, begun
+            if message["type"] == "http.response.start":
+                begun = True
+                code = message["status"]
+                _finish(MutableHeaders(scope=message), trace, is_last=self.is_draining())
+            await send(message)
+
+        try:
+            await self.app(scope, _limited(receive, headers, self.max_body_bytes), send_traced)
+        except Exception as error:
+            # the message of an unforeseen error may quote the request, so the log gets its kind and place alone
+            place = "".join(traceback.format_tb(error.__traceback__))
+            _LOG.error("request %s failed: %s\n%s", trace.request_id, type(error).__name__, place)
+            if not begun:
+                await problem(error, instance=trace.request_id)(scope, receive, send_traced)
+        finally:
+            if scope["method"] == "POST" and scope["path"].startswith("/v1/"):
+                self.metrics.request(trace, code=code)
+
+
+def _finish(headers: MutableHeaders, trace: Trace, *, is_last: bool) -> None:
+    if is_last:
+        headers["connection"] = "close"  # so that no client sends its next request into a closing connection
+    headers["x-request-id"] = trace.request_id
+    for name, value in trace.headers.items():
+        headers[name] = value
+    if trace.stages:
+        short = {"tokenize": "tok", "forward": "fwd"}
+        parts = (f"{short.get(stage, stage)};dur={1000 * seconds:.3f}" for stage, seconds in trace.stages.items())
+        headers["server-timing"] = ", ".join(parts)
+
+
+def _limited(receive: Receive, headers: Headers, limit: int) -> Receive:
+    declared = headers.get("content-length", "")
+    declared_bytes = int(declared) if declared.isdecimal() else 0
+    seen = 0
+
+    async def receive_limited() -> Message:
+        nonlocal seen
+        if declared_bytes > limit:
+            raise _too_large(declared_bytes, limit)
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise _too_large(seen, limit)
+        return message
+
+    return receive_limited
+
+
+def _too_large(actual: int, limit: int) -> HTTPException:
+    return BodyTooLarge(actual=actual, limit=limit)

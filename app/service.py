@@ -1,0 +1,154 @@
+"""Service: the models that are up, what is still loading, and one request's way through a model."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from app.batching import Timing
+from app.errors import BistilError, DeadlineExceeded, InputTooLong, InvalidInput, NotReady, NotServed
+from app.metrics import Metrics, Trace
+from app.schemas import Request
+from app.settings import Settings
+from app.store import Location, ModelStore, Served
+
+_LOG = logging.getLogger(__name__)
+_OFFLOAD_CHARACTERS = 4000
+ResultT = TypeVar("ResultT")
+
+
+class Service:
+    """Loads models in the background, answers with those that are up, and drains."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, served: Sequence[Served] | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.draining = False
+        self.failure: BistilError | None = None
+        self._planned: set[tuple[str, str]] | None = None
+        self._served: dict[tuple[str, str], Served] = {}
+        if served is not None:
+            self._planned = {(model.language, model.task) for model in served}
+            for model in served:
+                self._add(model)
+
+    @property
+    def served(self) -> list[Served]:
+        """The models that are up, by language and task."""
+        return [self._served[key] for key in sorted(self._served)]
+
+    @property
+    def ready(self) -> bool:
+        """Every configured model is up and the server is not on its way out."""
+        return not self.draining and self._planned is not None and self._planned == set(self._served)
+
+    @property
+    def alive(self) -> bool:
+        """No engine has died, or has had one batch for longer than the settings allow."""
+        batchers = [model.batcher for model in self._served.values()]
+        return all(batcher.alive and batcher.busy_s <= self.settings.stuck_after_s for batcher in batchers)
+
+    async def load(self) -> None:
+        """Bring up what the settings ask for; a failure is logged and kept in ``failure``."""
+        try:
+            store = ModelStore(self.settings.store, cache=self.settings.cache_folder)
+            locations = await asyncio.to_thread(store.find, languages=self.settings.lang, tasks=self.settings.tasks)
+            self._planned = {(location.language, location.task) for location in locations}
+            for location in locations:
+                await self._load(store, location)
+        except BistilError as error:
+            _LOG.error("loading failed: %s", error)
+            self.failure = error
+
+    def planned(self, language: str | None = None) -> list[str]:
+        """``language/task`` of everything configured, up or not, or of one language."""
+        return sorted("/".join(key) for key in self._planned or () if language in (None, key[0]))
+
+    def language_ready(self, language: str) -> bool:
+        """Every configured model of ``language`` is up.
+
+        :raises NotServed: nothing is configured for it.
+        """
+        wanted = {key for key in self._planned or () if key[0] == language}
+        if not wanted and self._planned is not None:
+            raise self._not_served()
+        return bool(wanted) and wanted <= set(self._served) and not self.draining
+
+    def model(self, language: str, task: str) -> Served:
+        """The model of a language and a task.
+
+        :raises NotServed: it is not configured; what is served is listed.
+        :raises NotReady: it is configured and still loading.
+        """
+        key = (language, task)
+        if key in self._served:
+            return self._served[key]
+        if self._planned is None or key in self._planned:
+            raise NotReady("the model is still loading", retry_after_seconds=1)
+        raise self._not_served()
+
+    async def answer(self, model: Served, request: Request, trace: Trace, *, timeout_s: float) -> Any:
+        """The JSON body for a request: tokenise, wait, run, decode; the time of each goes into ``trace``.
+
+        :raises InvalidInput: too many inputs.
+        :raises InputTooLong: an input has too many characters, or a part that cannot be windowed too many pieces.
+        :raises DeadlineExceeded: ``timeout_s`` passed; rows still waiting have left the queue.
+        """
+        n_characters = self._check(request)
+        codec = request.adjust(model.codec)
+        items = request.items()
+        try:
+            async with asyncio.timeout(timeout_s):
+                encoded = await _timed(
+                    lambda: [codec.encode(item, model.tokenizer) for item in items], trace, "tokenize", n_characters
+                )
+                rows = [row for item_rows in encoded for row in item_rows]
+                trace.n_windows, trace.n_tokens = len(rows), sum(len(row) for row in rows)
+                timing = Timing()
+                outputs = iter(await model.batcher.submit(rows, timing=timing))
+                trace.stages |= {"queue": timing.queue_s, "forward": timing.forward_s}
+                own = [[next(outputs) for _ in item_rows] for item_rows in encoded]
+                return await _timed(
+                    lambda: request.answer([codec.decode(*parts) for parts in zip(items, encoded, own, strict=True)]),
+                    trace,
+                    "decode",
+                    n_characters,
+                )
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from error
+
+    async def close(self) -> None:
+        """Answer what was accepted, then free the engines."""
+        self.draining = True
+        await asyncio.gather(*(model.batcher.close() for model in self._served.values()))
+
+    async def _load(self, store: ModelStore, location: Location) -> None:
+        model = await asyncio.to_thread(store.open, location, self.settings)
+        self._add(model)
+        _LOG.info("serving %s, up in %.2f s", model.name, model.load_s)
+
+    def _add(self, model: Served) -> None:
+        self.metrics.register(model)
+        self._served[model.language, model.task] = model
+
+    def _not_served(self) -> NotServed:
+        choices = self.planned()
+        return NotServed(f"not served here; served are: {', '.join(choices)}", served=choices)
+
+    def _check(self, request: Request) -> int:
+        lengths = [len(text) for text in request.texts()]
+        n_inputs = len(request.inputs) if isinstance(request.inputs, list) else 1
+        if n_inputs > (limit := self.settings.max_inputs):
+            raise InvalidInput(f"the request has {n_inputs} inputs, more than {limit}", limit=limit, actual=n_inputs)
+        if (longest := max(lengths)) > (limit := self.settings.max_characters):
+            raise InputTooLong(f"an input has {longest} characters, more than {limit}", limit=limit, actual=longest)
+        return sum(lengths)
+
+
+async def _timed(call: Callable[[], ResultT], trace: Trace, stage: str, n_characters: int) -> ResultT:
+    """Run ``call``, in a thread where the text is long enough to hold up other requests."""
+    started = time.perf_counter()
+    result = call() if n_characters <= _OFFLOAD_CHARACTERS else await asyncio.to_thread(call)
+    trace.stages[stage] = time.perf_counter() - started
+    return result

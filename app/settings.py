@@ -1,0 +1,141 @@
+"""Every setting of the server: a field here, a flag ``--max-inputs``, a variable ``BISTIL_MAX_INPUTS``."""
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, get_origin
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import ConfigError
+
+_CGROUP = Path("/sys/fs/cgroup")
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+def default_store() -> str:
+    """The first there is: ``model_store`` here, beside the ``app`` package (a checkout), or inside it (a wheel)."""
+    package = Path(__file__).parent
+    for folder in (Path("model_store"), package.parent / "model_store", package / "model_store"):
+        if folder.is_dir():
+            return str(folder)
+    return "model_store"
+
+
+class Settings(BaseSettings):
+    """Flags win over variables, variables over defaults. Lists are comma-separated in variables."""
+
+    model_config = SettingsConfigDict(env_prefix="BISTIL_", frozen=True, extra="forbid")
+
+    lang: Names = Field(default=(), description="serve this language (repeatable; none: all in the store)")
+    tasks: Names = Field(default=(), description="serve these tasks (comma-separated; none: all there are)")
+    store: str = Field(default_factory=default_store, description="the model store: a folder, s3://... or hf://...")
+    cache: str = Field(default="~/.cache/bistil", description="where bundles of a remote store are kept")
+    variant: str = Field(default="", description="serve this variant, for example fp32 (none: each manifest's first)")
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:<n>")
+    threads: int = Field(default=0, ge=0, description="threads an engine may use (0: the container's CPU quota)")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on (0: any free one)")
+    token_budget: int = Field(default=4096, ge=1, description="rows * longest row of a micro-batch")
+    max_queue_tokens: int = Field(default=131072, ge=1, description="tokens that may wait for one model before 503")
+    max_inputs: int = Field(default=64, ge=1, description="inputs in one request")
+    max_characters: int = Field(default=100_000, ge=1, description="characters in one input")
+    max_body_bytes: int = Field(default=2_000_000, ge=1, description="bytes in one request body")
+    timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds a request may take (x-request-timeout-ms may lower it)"
+    )
+    stuck_after_s: float = Field(default=60.0, gt=0, description="seconds in the engine after which /livez fails")
+    drain_delay_s: float = Field(default=2.0, ge=0, description="seconds served with /readyz at 503 after SIGTERM")
+    drain_timeout_s: float = Field(default=30.0, gt=0, description="seconds open requests have after that")
+    docs: bool = Field(default=True, description="serve /docs and /openapi.json")
+
+    @field_validator("lang", "tasks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        parts = [value] if isinstance(value, str) else value
+        return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_service_link(cls, value: Any) -> Any:
+        # Kubernetes sets BISTIL_PORT=tcp://... in every pod beside a Service that is named "bistil"
+        return 8000 if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @property
+    def cache_folder(self) -> Path:
+        """``cache`` with the home folder filled in."""
+        return Path(self.cache).expanduser()
+
+    @property
+    def n_threads(self) -> int:
+        """``threads``, or what the container or machine grants."""
+        return self.threads or cpus()
+
+    @classmethod
+    def read(cls, **values: Any) -> Self:
+        """Settings from ``values``, the environment and the defaults.
+
+        :raises ConfigError: naming every setting that cannot be used, and why.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            faults = [f"--{_flag(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
+            raise ConfigError("; ".join(faults)) from error
+
+    @classmethod
+    def from_flags(cls, argv: Sequence[str] | None = None) -> Self:
+        """Settings from a command line; ``--help`` and unknown flags end the program as argparse does.
+
+        :raises ConfigError: a value cannot be used.
+        """
+        parser = argparse.ArgumentParser(
+            prog="bistil-serve",
+            description="Serve distilled students over HTTP.",
+            epilog="Every flag is also a variable: --token-budget is BISTIL_TOKEN_BUDGET.",
+        )
+        for name, field in cls.model_fields.items():
+            options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": field.description}
+            if get_origin(field.annotation) is tuple:
+                options |= {"action": "append", "metavar": name.upper().removesuffix("S")}
+            elif field.annotation is bool:
+                options |= {"action": argparse.BooleanOptionalAction}
+            else:
+                default = field.get_default(call_default_factory=True, validated_data={})
+                options |= {"metavar": name.upper(), "help": f"{field.description} [{default or 'none'}]"}
+            parser.add_argument(f"--{_flag(name)}", **options)
+        return cls.read(**vars(parser.parse_args(argv)))
+
+
+def cpus(root: Path = _CGROUP) -> int:
+    """Whole CPUs this process may use: the cgroup's quota rounded up, or the CPUs it may run on, whichever is less."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(root)
+    return allowed if quota is None else max(min(math.ceil(quota), allowed), 1)
+
+
+def _quota(root: Path) -> float | None:
+    for read in (_quota_v2, _quota_v1):
+        try:
+            quota, period = read(root)
+            return quota / period if quota > 0 else None
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _quota_v2(root: Path) -> tuple[float, float]:
+    quota, period = (root / "cpu.max").read_text().split()
+    return (0.0 if quota == "max" else float(quota)), float(period)
+
+
+def _quota_v1(root: Path) -> tuple[float, float]:
+    quota, period = ((root / "cpu" / name).read_text() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    return float(quota), float(period)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,186 @@
+"""ModelStore: which bundles there are under a root, how to get one here and how to bring it up."""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from tokenizers import Tokenizer
+
+from app.batching import Batcher
+from app.bundle import MANIFEST, Bundle, Variant, revisions
+from app.engines.base import Engine
+from app.errors import BundleError, ConfigError, MissingExtra, UnknownChoice
+from app.predictor import Predictor, codec, open_engine
+from app.settings import Settings
+from app.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Location:
+    """One bundle's place under a store's root."""
+
+    language: str
+    task: str
+    revision: int
+
+    @property
+    def path(self) -> str:
+        """Relative to the root."""
+        return f"{self.language}/{self.task}/{self.revision}"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Served:
+    """One bundle, verified, loaded and warm."""
+
+    bundle: Bundle
+    variant: Variant
+    codec: Task[Any, Any]
+    tokenizer: Tokenizer
+    engine: Engine
+    batcher: Batcher
+    load_s: float = 0.0
+
+    @property
+    def language(self) -> str:
+        """The language it serves."""
+        return self.bundle.manifest.language
+
+    @property
+    def task(self) -> str:
+        """The task's name in routes."""
+        return self.bundle.manifest.task
+
+    @property
+    def sha(self) -> str:
+        """The sha256 of the model file."""
+        return self.bundle.manifest.files.get(self.variant.file, "")
+
+    @property
+    def name(self) -> str:
+        """What answered, for people and logs: ``ha/ner/1/int8@1a2b3c4d5e6f``."""
+        return f"{self.language}/{self.task}/{self.bundle.manifest.revision}/{self.variant.name}@{self.sha[:12]}"
+
+
+class ModelStore:
+    """A folder, or anything fsspec can list (``s3://``, ``hf://``), that holds ``<language>/<task>/<revision>/``."""
+
+    def __init__(self, root: str, *, cache: Path) -> None:
+        self.root = root.rstrip("/")
+        self.remote = "://" in root
+        self.cache = cache
+
+    def find(self, *, languages: Sequence[str] = (), tasks: Sequence[str] = ()) -> list[Location]:
+        """The highest revision of every language and task asked for; no filter means all.
+
+        :raises ConfigError: the store is not there or holds no bundle.
+        :raises UnknownChoice: the store has no bundle of a language, or none of a task.
+        """
+        locations = self._list_remote() if self.remote else self._list_local()
+        newest = {(location.language, location.task): location for location in sorted(locations)}
+        if not newest:
+            raise ConfigError(f"no bundle under {self.root}: expected <language>/<task>/<revision>/{MANIFEST}")
+        _check("language", languages, {language for language, _ in newest})
+        found = [item for item in newest.values() if not languages or item.language in languages]
+        _check("task", tasks, {item.task for item in found})
+        return [item for item in found if not tasks or item.task in tasks]
+
+    def fetch(self, location: Location) -> Path:
+        """The bundle's folder on this machine, downloaded to the cache where the store is remote.
+
+        :raises BundleError: the download failed; nothing half-written is left.
+        """
+        if not self.remote:
+            return Path(self.root) / location.path
+        target = self.cache / hashlib.sha256(self.root.encode()).hexdigest()[:16] / location.path
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
+            try:
+                files, root = _filesystem(self.root)
+                files.get(f"{root}/{location.path}", f"{incoming}/bundle", recursive=True)
+                Path(incoming, "bundle").rename(target)
+            except OSError as error:
+                raise BundleError(f"{self.root}/{location.path} cannot be fetched: {error}") from error
+        return target
+
+    def open(self, location: Location, settings: Settings) -> Served:
+        """Fetch, verify, load and answer one item, so that the first request finds everything warm.
+
+        :raises BundleError: the bundle is not intact, lies in another bundle's place, or its model does not fit it.
+        """
+        started = time.perf_counter()
+        folder = self.fetch(location)
+        try:
+            bundle = Bundle.open(folder)
+        except BundleError:
+            if self.remote:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        manifest = bundle.manifest
+        if Location(manifest.language, manifest.task, manifest.revision) != location:
+            raise BundleError(
+                f"{folder} says it is {manifest.language}/{manifest.task}/{manifest.revision}, not {location.path}"
+            )
+        wanted = settings.variant or None
+        engine = open_engine(bundle, variant=wanted, device=settings.device, threads=settings.n_threads)
+        task, tokenizer = codec(manifest), bundle.tokenizer()
+        Predictor(task, tokenizer, engine, pad_id=manifest.pad_id).predict([task.probe] * 2)
+        return Served(
+            bundle=bundle,
+            variant=manifest.variant(wanted),
+            codec=task,
+            tokenizer=tokenizer,
+            engine=engine,
+            batcher=Batcher(
+                engine,
+                pad_id=manifest.pad_id,
+                per_token=task.per_token,
+                token_budget=settings.token_budget,
+                max_queue_tokens=settings.max_queue_tokens,
+            ),
+            load_s=time.perf_counter() - started,
+        )
+
+    def _list_local(self) -> list[Location]:
+        root = Path(self.root)
+        if not root.is_dir():
+            raise ConfigError(
+                f"the store {self.root} is not a folder: expected <language>/<task>/<revision>/{MANIFEST}"
+            )
+        return [
+            Location(task.parent.name, task.name, revision)
+            for task in sorted(root.glob("*/*/"))
+            for revision in revisions(task)
+            if (task / str(revision) / MANIFEST).is_file()
+        ]
+
+    def _list_remote(self) -> list[Location]:
+        files, root = _filesystem(self.root)
+        try:
+            paths = [PurePosixPath(path) for path in files.glob(f"{root}/*/*/*/{MANIFEST}")]
+        except OSError as error:
+            raise ConfigError(f"the store {self.root} cannot be listed: {error}") from error
+        found = ((path.parts[-4], path.parts[-3], path.parts[-2]) for path in paths)
+        return [Location(language, task, int(number)) for language, task, number in found if number.isdecimal()]
+
+
+def _filesystem(root: str) -> tuple[Any, str]:
+    try:
+        files, path = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError) as error:
+        raise MissingExtra(f"the store {root} needs an fsspec driver that is not installed: {error}") from error
+    return files, str(path).rstrip("/")
+
+
+def _check(what: str, wanted: Sequence[str], choices: set[str]) -> None:
+    for name in wanted:
+        if name not in choices:
+            raise UnknownChoice(what, name, sorted(choices))

@@ -1,0 +1,183 @@
+"""The task seam, and what every codec shares: the special tokens around a text, and windows over a long one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from app.bundle import Manifest
+from app.errors import BundleError, EngineError
+from app.rows import Ints, Row, Tensors
+from app.text import trim
+
+ItemT = TypeVar("ItemT", contravariant=True)
+PredictionT = TypeVar("PredictionT", covariant=True)
+Floats = npt.NDArray[np.float64]
+
+
+class Task(Protocol[ItemT, PredictionT]):
+    """An item into rows, the rows' outputs into a prediction. Pure: no state, no order, safe in any thread."""
+
+    per_token: ClassVar[bool]
+    probe: ClassVar[Any]  # a small item, for warm-up
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> Self:
+        """The codec for a bundle's labels and lengths."""
+        ...
+
+    def encode(self, item: ItemT, tokenizer: Tokenizer) -> list[Row]:
+        """The rows of one item, several where it is longer than a window; none where there is nothing to ask."""
+        ...
+
+    def decode(self, item: ItemT, rows: Sequence[Row], outputs: Sequence[Tensors]) -> PredictionT:
+        """The answer, from the outputs of exactly the rows that ``encode`` gave."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The special tokens a tokenizer puts before, between and after one text or two.
+
+    Shape: ``before``, ``between``, ``after`` are (k, 2) int64: an id and its type id; ``types`` is the type id of the
+    pieces of the first and of the second text.
+    """
+
+    before: Ints
+    between: Ints
+    after: Ints
+    types: tuple[int, int]
+
+    @property
+    def n_special(self) -> int:
+        """How many pieces of a row the frame takes."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def row(self, first: "Pieces", second: "Pieces | None" = None) -> Row:
+        """``first``, and ``second`` where the frame is a pair's, with the special tokens around them."""
+        parts = [
+            _special(self.before),
+            (first, np.full(len(first), self.types[0])),
+            _special(self.between),
+            *([] if second is None else [(second, np.full(len(second), self.types[1]))]),
+            _special(self.after),
+        ]
+        return Row(
+            ids=np.concatenate([pieces.ids for pieces, _ in parts]),
+            type_ids=np.concatenate([types for _, types in parts]).astype(np.int64),
+            words=np.concatenate([pieces.words for pieces, _ in parts]),
+            spans=np.concatenate([pieces.spans for pieces, _ in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pieces:
+    """The pieces of one text, without special tokens. Shape: ``ids``, ``words`` (n,); ``spans`` (n, 2)."""
+
+    ids: Ints
+    words: Ints
+    spans: Ints
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def cut(self, start: int, end: int) -> "Pieces":
+        """Pieces ``start`` to ``end``, half-open."""
+        return Pieces(ids=self.ids[start:end], words=self.words[start:end], spans=self.spans[start:end])
+
+    def without_places(self) -> "Pieces":
+        """The same ids with no words and no spans: a text nobody will point into."""
+        return Pieces(ids=self.ids, words=np.full_like(self.words, -1), spans=np.full_like(self.spans, -1))
+
+
+def pieces(encoding: Encoding, *, text: str) -> Pieces:
+    """The pieces of an encoded ``text``, their spans free of white space; words mean nothing here and are -1."""
+    spans = [trim(text, start, end) for start, end in encoding.offsets]
+    return Pieces(
+        ids=np.asarray(encoding.ids, dtype=np.int64),
+        words=np.full(len(spans), -1, dtype=np.int64),
+        spans=np.asarray(
+            [span if span[0] < span[1] else (-1, -1) for span in spans],
+            dtype=np.int64,
+        ).reshape(-1, 2),
+    )
+
+
+def frame(tokenizer: Tokenizer, *, pair: bool) -> Frame:
+    """Read the special tokens off the tokenizer's own post-processor.
+
+    :raises BundleError: the tokenizer gives no piece for a letter, so that it cannot be asked.
+    """
+    probe = tokenizer.encode("a", add_special_tokens=False)
+    if not probe.ids:
+        raise BundleError("the tokenizer gives no piece for the letter a")
+    encoded = tokenizer.post_process(probe, probe if pair else None, add_special_tokens=True)
+    marked = np.stack([encoded.ids, encoded.type_ids], axis=1).astype(np.int64)
+    content = np.flatnonzero(np.asarray(encoded.special_tokens_mask) == 0)
+    first, second = content[: len(probe.ids)], content[len(probe.ids) :]
+    empty = np.empty((0, 2), dtype=np.int64)
+    return Frame(
+        before=marked[: first[0]],
+        between=marked[first[-1] + 1 : second[0]] if pair else empty,
+        after=marked[second[-1] + 1 :] if pair else marked[first[-1] + 1 :],
+        types=(int(marked[first[0], 1]), int(marked[second[0], 1]) if pair else 0),
+    )
+
+
+def windows(n: int, *, size: int, stride: int, starts: Ints | None = None) -> list[tuple[int, int]]:
+    """Half-open windows of at most ``size`` pieces over ``n`` pieces, neighbours sharing up to ``stride``.
+
+    ``starts`` (n,) is, for each piece, the first piece of its word: windows then begin and end between words, and of a
+    word longer than a window only the first ``size`` pieces are covered. Up to ``size`` pieces are one window.
+    """
+    if n <= size:
+        return [(0, n)]
+    if starts is None:
+        starts = np.arange(n, dtype=np.int64)
+    found: list[tuple[int, int]] = []
+    start = done = 0
+    while True:
+        if start + size >= n:
+            end = done = n
+        elif starts[start + size] > start:
+            end = done = int(starts[start + size])
+        else:
+            end = start + size
+            done = int(np.searchsorted(starts, start, side="right"))
+        if found and end <= found[-1][1]:
+            start = found[-1][1]
+            continue
+        found.append((start, end))
+        if done == n:
+            break
+        back = max(done - stride, start + 1)
+        start = min(done, back if starts[back] == back else int(np.searchsorted(starts, starts[back], side="right")))
+    return found
+
+
+def output(outputs: Tensors, name: str, *, shape: tuple[int, ...]) -> Floats:
+    """One row's output ``name`` in float64, checked to be of ``shape``.
+
+    :raises EngineError: the model has no such output, or of another shape: model and manifest do not match.
+    """
+    if name not in outputs:
+        raise EngineError(f"the model gives {', '.join(sorted(outputs))}, not {name}")
+    values = np.asarray(outputs[name], dtype=np.float64)
+    if values.shape != shape:
+        raise EngineError(f"the model gives {name} of shape {values.shape} where {shape} was due")
+    return values
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _special(marked: Ints) -> tuple[Pieces, Ints]:
+    nowhere = np.full((len(marked), 2), -1, dtype=np.int64)
+    return Pieces(ids=marked[:, 0], words=nowhere[:, 0], spans=nowhere), marked[:, 1]

@@ -1,0 +1,80 @@
+"""One label a text or a pair of texts: natural language inference, sentiment, topic."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from app.bundle import Manifest
+from app.errors import InputTooLong
+from app.rows import Row, Tensors
+from app.tasks.base import frame, log_softmax, output, pieces, windows
+
+
+@dataclass(frozen=True, slots=True)
+class PairItem:
+    """A text, for inference the premise, and the text it is compared with, the hypothesis."""
+
+    text: str
+    text_pair: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPrediction:
+    """The probability of every label, in the labels' order; they sum to 1."""
+
+    scores: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return max(self.scores, key=self.scores.__getitem__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceClassification:
+    """A first text longer than a window is read in windows whose log-probabilities are averaged."""
+
+    per_token: ClassVar[bool] = False
+    probe: ClassVar[PairItem] = PairItem("Hausa", "Kano")
+
+    labels: tuple[str, ...]
+    max_length: int
+    stride: int
+    pad_id: int
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> Self:
+        """The codec for a bundle's labels and lengths."""
+        return cls(
+            labels=manifest.labels, max_length=manifest.max_length, stride=manifest.stride, pad_id=manifest.pad_id
+        )
+
+    def encode(self, item: PairItem, tokenizer: Tokenizer) -> list[Row]:
+        """Windows over ``text``, each with the whole of ``text_pair``.
+
+        :raises InputTooLong: ``text_pair`` leaves less than a quarter of a row for ``text``.
+        """
+        around = frame(tokenizer, pair=item.text_pair is not None)
+        first = pieces(tokenizer.encode(item.text, add_special_tokens=False), text=item.text)
+        second = None
+        size = self.max_length - around.n_special
+        if item.text_pair is not None:
+            encoding = tokenizer.encode(item.text_pair, add_special_tokens=False)
+            second = pieces(encoding, text=item.text_pair).without_places()
+            limit = size - self.max_length // 4
+            if len(second) > limit:
+                raise InputTooLong(
+                    f"text_pair has {len(second)} pieces, more than {limit}", limit=limit, actual=len(second)
+                )
+            size -= len(second)
+        cuts = windows(len(first), size=size, stride=min(self.stride, size // 2))
+        return [around.row(first.cut(start, end), second) for start, end in cuts]
+
+    def decode(self, item: PairItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> ClassPrediction:
+        """The normalised geometric mean of the windows' probabilities."""
+        logits = np.stack([output(values, "logits", shape=(len(self.labels),)) for values in outputs])
+        probabilities = np.exp(log_softmax(log_softmax(logits).mean(axis=0)))
+        return ClassPrediction(dict(zip(self.labels, probabilities.tolist(), strict=True)))

@@ -1,0 +1,124 @@
+"""`python -m distill`: the command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import transformers
+from rich.console import Console
+
+from app.errors import BistilError
+from distill import build as building
+from distill import bundles
+from distill import config as configuration
+from distill.build import Build
+from distill.pretrain import Pretraining, pretrain
+from distill.report import table
+
+_HELP = {
+    "trim": "cut the teacher's vocabulary to the source and target languages",
+    "student": "make the shallower student out of the trimmed teacher",
+    "distill": "phase 1: bilingual distillation on plain text",
+    "teach": "tune the task teachers on source-language labels",
+    "transfer": "phase 2: task distillation of the student by sparse fine-tuning",
+    "evaluate": "score teacher and student on the target language's test data",
+    "export": "publish verified bundles to the store",
+    "build": "all of the above",
+}
+
+_EPILOG = "Any setting of the configuration may follow as key=value, for example phase1.schedule.steps=500."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it succeeded, 2 when the input or configuration is at fault."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    options.overrides = rest
+    if strays := [argument for argument in options.overrides if argument.startswith("-") or "=" not in argument]:
+        parser.error(f"unknown option {strays[0]!r} (settings are written key=value)")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    console = Console(stderr=True)
+    try:
+        if options.command == "verify":
+            for bundle in bundles.verify(options.folder):
+                print(f"{bundle}: ok")
+        elif options.command == "pretrain":
+            run = configuration.read(
+                Pretraining, [configuration.toml(options.config), configuration.overrides(options.overrides)]
+            )
+            print(pretrain(run, work=options.work))
+        else:
+            _stages(options, console)
+    except BistilError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on where it was")
+        return 130
+    return 0
+
+
+def _stages(options: argparse.Namespace, console: Console) -> None:
+    build = _read(options)
+    if options.command == "build":
+        building.check(build)
+    chosen = building.STAGES if options.command == "build" else (options.command,)
+    shared = {"trim": building.trim, "student": building.student, "distill": building.phase1}
+    for name in chosen:
+        if name in shared:
+            console.print(f"[bold]{name}[/]")
+            shared[name](build)
+    per_task = {
+        "teach": building.task_teacher,
+        "transfer": building.task_student,
+        "evaluate": building.evaluation,
+        "export": bundles.export,
+    }
+    for task in build.tasks:
+        for name in chosen:
+            if name in per_task:
+                console.print(f"[bold]{name} {task}[/]")
+                per_task[name](build, task)
+    if "export" in chosen:
+        Console(width=None if sys.stdout.isatty() else 200).print(
+            table(bundles.summary(build), title=f"{build.tgt}, zero-shot from {'+'.join(build.src)}")
+        )
+
+
+def _read(options: argparse.Namespace) -> Build:
+    given = {
+        name: value
+        for name in ("src", "tgt", "teacher", "tasks", "data", "out", "store", "licence")
+        if (value := getattr(options, name)) is not None
+    }
+    sources = [configuration.toml(options.config)] if options.config else []
+    return building.read(options.preset, [*sources, given, configuration.overrides(options.overrides)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m distill", description="Make small language-specific students.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("pretrain", help="train a small multilingual teacher on plain text", epilog=_EPILOG)
+    command.add_argument("config", type=Path, help="a TOML file such as distill/configs/mmt-mini.toml")
+    command.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and packed text")
+    for name, text in _HELP.items():
+        command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        command.add_argument("--tgt", help="target language, for example ha")
+        command.add_argument("--src", help="source languages, comma-separated (default: en)")
+        command.add_argument("--teacher", help="folder or hub id of a masked language model")
+        command.add_argument("--tasks", help="comma-separated: ner, pos, nli, qa (default: all)")
+        command.add_argument("--data", type=Path, help="folder with text/, ner/, pos/, nli/, qa/ (default: data)")
+        command.add_argument("--preset", default="quick", help="quick or paper (default: quick)")
+        command.add_argument("--config", type=Path, help="a TOML file over the preset")
+        command.add_argument("--out", type=Path, help="folder of the stages and their checkpoints (default: runs)")
+        command.add_argument("--store", type=Path, help="where bundles go (default: model_store)")
+        command.add_argument("--licence", help="licence stated on the card")
+    command = commands.add_parser("verify", help="check the hashes of one bundle or of a whole store")
+    command.add_argument("folder", type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""`build`: every stage from a multilingual teacher to published bundles, and the configuration they share."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import PreTrainedModel
+
+from app.errors import ConfigError, DataError, UnknownChoice
+from distill import config as configuration
+from distill import datasets, stage, vocabulary
+from distill.bilingual import Phase1, distil
+from distill.corpus import files, lines
+from distill.evaluate import interval, open_tokenizer, predictions, predictor_for
+from distill.student import create, layer_map, load_student
+from distill.tasks.base import TASKS, task_named, training_task
+from distill.teach import Tuning, open_model, read_sources, teach, thin
+from distill.teacher import load_teacher, resolve
+from distill.transfer import Phase2, transfer
+
+CONFIGS = Path(__file__).parent / "configs"
+STAGES = ("trim", "student", "distill", "teach", "transfer", "evaluate", "export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """What is cut: the vocabulary below `threshold` and the layers not in the map."""
+
+    threshold: float = 1e-6
+    keep_characters: bool = True
+    layer_reduction_factor: int = 2
+    strategy: str = "regular"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What is published. `test_examples` and `calibration_texts` bound the time; 0 test examples means all."""
+
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    calibration_texts: int = 200
+    test_examples: int = 0
+    rounds: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """One TOML of `python -m distill build`; `teach` and `transfer` are per task, `default` for those not named."""
+
+    tgt: str
+    phase1: Phase1
+    teach: dict[str, Tuning]
+    transfer: dict[str, Phase2]
+    src: tuple[str, ...] = ("en",)
+    teacher: str = "model_store/mmt-mini"
+    tasks: tuple[str, ...] = tuple(TASKS)
+    data: Path = Path("data")
+    text: tuple[Path, ...] = ()
+    out: Path = Path("runs")
+    store: Path = Path("model_store")
+    licence: str = "see the data table"
+    student: Student = field(default_factory=Student)
+    export: Export = field(default_factory=Export)
+
+    @property
+    def folder(self) -> Path:
+        """Where this language pair's stages live."""
+        return self.out / f"{'+'.join(self.src)}-{self.tgt}"
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Source languages, then the target, each once."""
+        return tuple(dict.fromkeys((*self.src, self.tgt)))
+
+    @property
+    def texts(self) -> tuple[Path, ...]:
+        """The folders of plain text: those given, else `text` and `text_nr` below the data folder."""
+        return self.text or tuple(p for p in (self.data / "text", self.data / "text_nr") if p.is_dir()) or (self.data,)
+
+    def tuning(self, task: str) -> Tuning:
+        """How the task teacher is tuned."""
+        return self.teach.get(task) or self.teach["default"]
+
+    def phase2(self, task: str) -> Phase2:
+        """How the student is taught."""
+        return self.transfer.get(task) or self.transfer["default"]
+
+
+def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
+    """The preset, then each of `sources` over it. Raises ConfigError with every mistake."""
+    path = CONFIGS / f"{preset}.toml"
+    presets = sorted(p.stem for p in CONFIGS.glob("*.toml") if "phase1" in configuration.toml(p))
+    if preset not in presets:
+        raise UnknownChoice("preset", preset, presets)
+    build = configuration.read(Build, [configuration.toml(path), *sources])
+    for table in ("teach", "transfer"):
+        if missing := [
+            t for t in build.tasks if t not in getattr(build, table) and "default" not in getattr(build, table)
+        ]:
+            raise ConfigError(f"[{table}] says nothing about {', '.join(missing)} and has no default")
+    return build
+
+
+def check(build: Build) -> None:
+    """Every mistake that can be seen before the work starts, raised at once as a ConfigError or DataError."""
+    for task in build.tasks:
+        task_named(task)
+    problems: list[str] = []
+    for language in build.languages:
+        try:
+            files(build.texts, language)
+        except DataError as error:
+            problems.append(str(error))
+    for task in build.tasks:
+        for language, split in [*((source, "train") for source in build.src), (build.tgt, "test")]:
+            try:
+                datasets.read(task, build.data, language, split)
+            except DataError as error:
+                problems.append(str(error))
+    free = shutil.disk_usage(_existing(build.out)).free
+    if free < 2 * 2**30:
+        problems.append(f"no disk space for {build.out}: 2 GiB needed, {free >> 20} MiB free")
+    if problems:
+        raise DataError("the build cannot start:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    teacher, _ = load_teacher(build.teacher)
+    layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor, build.student.strategy)
+
+
+def trim(build: Build) -> dict[str, Any]:
+    """The teacher cut to the pieces of the languages' texts: `trim/model`."""
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        _, tokenizer = load_teacher(build.teacher)
+        backend = tokenizer.backend_tokenizer
+        counts = {language: vocabulary.count(backend, lines(build.texts, language)) for language in build.languages}
+        kept = vocabulary.select(
+            counts, backend, threshold=build.student.threshold, keep_characters=build.student.keep_characters
+        )
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        sample = [text for language in build.languages for text in islice(lines(build.texts, language), 500)]
+        model = vocabulary.trim(build.teacher, kept, folder / "model", sample=sample)
+        after = open_tokenizer(model)
+        rates = {
+            language: {
+                "before": vocabulary.unk_rate(backend, islice(lines(build.texts, language), 20_000)),
+                "after": vocabulary.unk_rate(after, islice(lines(build.texts, language), 20_000)),
+            }
+            for language in build.languages
+        }
+        return {"pieces_before": len(tokenizer), "pieces_after": len(kept), "unk_rate": rates}
+
+    inputs = {"teacher": identity(resolve(build.teacher)), "student": asdict(build.student), "text": _texts(build)}
+    return stage.run(build.folder / "trim", inputs, work)
+
+
+def student(build: Build) -> dict[str, Any]:
+    """The student before training: `student/model`."""
+    before = stage.report(build.folder / "trim", command="trim")
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        teacher, _ = load_teacher(build.folder / "trim" / "model")
+        made = create(
+            teacher, layer_reduction_factor=build.student.layer_reduction_factor, strategy=build.student.strategy
+        )
+        _save(made, folder / "model", tokenizer=build.folder / "trim" / "model")
+        return {"layer_map": list(_layers(build, teacher)), "parameters": made.num_parameters()}
+
+    return stage.run(build.folder / "student", {"trim": before["fingerprint"], **asdict(build.student)}, work)
+
+
+def phase1(build: Build) -> dict[str, Any]:
+    """Phase 1, bilingual distillation: `distill/model`."""
+    before = stage.report(build.folder / "student", command="student")
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        source = build.folder / "trim" / "model"
+        attention = "eager" if build.phase1.objective.get("attention") else "sdpa"
+        teacher, _ = load_teacher(source, attn_implementation=attention)
+        learner = load_student(build.folder / "student" / "model", attn_implementation=attention)
+        trained = distil(
+            learner,
+            cast(PreTrainedModel, teacher.base_model),
+            phase=build.phase1,
+            layers=tuple(before["layer_map"]),
+            text=build.texts,
+            languages=build.languages,
+            folder=folder,
+            tokenizer_folder=source,
+        )
+        _save(learner, folder / "model", tokenizer=source)
+        stage.discard(folder, "checkpoint", "best.safetensors", "packed")
+        return {**asdict(trained), "layer_map": before["layer_map"]}
+
+    return stage.run(build.folder / "distill", {"student": before["fingerprint"], "phase1": asdict(build.phase1)}, work)
+
+
+def task_teacher(build: Build, task: str) -> dict[str, Any]:
+    """The trimmed teacher tuned on the source languages' labels: `<task>/teach/model`."""
+    before = stage.report(build.folder / "trim", command="trim")
+    tuning = build.tuning(task)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        data = read_sources(task, build.data, build.src, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
+        source = build.folder / "trim" / "model"
+        model, trained = teach(source, data, tuning=tuning, folder=folder)
+        _save(model, folder / "model", tokenizer=source)
+        stage.discard(folder, "checkpoint", "best.safetensors")
+        return {**asdict(trained), "data": data.files}
+
+    inputs = {"trim": before["fingerprint"], "tuning": asdict(tuning), "src": build.src, "data": str(build.data)}
+    return stage.run(build.folder / task / "teach", inputs, work)
+
+
+def task_student(build: Build, task: str) -> dict[str, Any]:
+    """Phase 2, task distillation: `<task>/transfer/model` and the delta from the phase-1 student."""
+    distilled = stage.report(build.folder / "distill", command="distill")
+    taught = stage.report(build.folder / task / "teach", command="teach")
+    phase = build.phase2(task)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        data = read_sources(
+            task, build.data, build.src, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev
+        )
+        source = build.folder / "distill" / "model"
+        model, result = transfer(
+            source,
+            build.folder / task / "teach" / "model",
+            data,
+            phase=phase,
+            layers=tuple(distilled["layer_map"]),
+            folder=folder,
+        )
+        _save(model, folder / "model", tokenizer=source)
+        result.delta.save(folder / "delta.safetensors", metadata={"base": distilled["fingerprint"], "task": task})
+        stage.discard(folder, "full", "sparse/checkpoint", "sparse/best.safetensors", "start.safetensors")
+        return {"full": asdict(result.full), "sparse": asdict(result.sparse), "changed": result.delta.n_entries}
+
+    inputs = {
+        "distill": distilled["fingerprint"],
+        "teach": taught["fingerprint"],
+        "phase2": asdict(phase),
+        "src": build.src,
+    }
+    return stage.run(build.folder / task / "transfer", inputs, work)
+
+
+def evaluation(build: Build, task: str) -> dict[str, Any]:
+    """Teacher and student on the target's test data, with bootstrap intervals, through the code that serves."""
+    taught = stage.report(build.folder / task / "teach", command="teach")
+    moved = stage.report(build.folder / task / "transfer", command="transfer")
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        corpus = datasets.read(task, build.data, build.tgt, "test")
+        examples = thin(corpus.examples, build.export.test_examples)
+        training = training_task(task)
+        scores: dict[str, Any] = {}
+        for who, where in (("teacher", "teach"), ("student", "transfer")):
+            source = build.folder / task / where / "model"
+            model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
+            tuning = build.tuning(task)
+            predictor = predictor_for(
+                model,
+                open_tokenizer(source),
+                training,
+                max_length=tuning.max_length,
+                stride=tuning.stride,
+                pad_id=int(model.config.pad_token_id),
+            )
+            found = predictions(predictor, examples)
+            gold = [example.gold for example in examples]
+            low, high = interval(training, gold, found, seed=0)
+            scores[who] = {**training.score(gold, found), "low": low, "high": high}
+        return {"scores": scores, "data": corpus.files, "examples": len(examples)}
+
+    inputs = {"teach": taught["fingerprint"], "transfer": moved["fingerprint"], "n": build.export.test_examples}
+    return stage.run(build.folder / task / "evaluate", inputs, work)
+
+
+def _layers(build: Build, teacher: PreTrainedModel) -> tuple[int, ...]:
+    return layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor, build.student.strategy)
+
+
+def _save(model: PreTrainedModel, folder: Path, *, tokenizer: Path) -> None:
+    """Model and tokenizer, complete or absent."""
+    fresh = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.save_pretrained(fresh)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tokenizer / name, fresh / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def identity(folder: Path) -> str:
+    """A hash over a model folder's weights, configuration and tokenizer: another model of one name is another input."""
+    parts = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
+            with path.open("rb") as stream:
+                parts.append((path.name, hashlib.file_digest(stream, "sha256").hexdigest()))
+    return stage.fingerprint(parts)
+
+
+def _texts(build: Build) -> list[tuple[str, int]]:
+    return [(path.name, path.stat().st_size) for language in build.languages for path in files(build.texts, language)]
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def sample_texts(build: Build, count: int) -> Iterator[str]:
+    """`count` lines of target text at even distances, for calibration."""
+    total = sum(1 for _ in lines(build.texts, build.tgt))
+    step = max(1, total // count)
+    return islice(lines(build.texts, build.tgt), 0, step * count, step)

@@ -1,0 +1,177 @@
+"""The last stage of a build: a task student becomes a bundle, timed against its teacher under the same engine."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.bundle import Bundle, Variant, revisions
+from app.engines.onnx import Engine
+from app.errors import BundleError
+from app.predictor import Predictor
+from app.rows import Tensors, pad
+from distill import config as configuration
+from distill import datasets, stage
+from distill.benchmark import compare
+from distill.build import Build, identity, sample_texts
+from distill.evaluate import evaluate, open_tokenizer
+from distill.export import export_onnx
+from distill.publish import publish
+from distill.tasks.base import training_task
+from distill.teach import open_model, read_sources, thin
+from distill.teacher import resolve
+
+_TIMED_ITEMS = 24
+
+
+def export(build: Build, task: str) -> dict[str, Any]:
+    """Publish `<task>/transfer/model` to the store; the report names the bundle.
+
+    The teacher is exported beside it for the benchmark alone: both in fp32, same engine, threads and micro-batches.
+    """
+    moved = stage.report(build.folder / task / "transfer", command="transfer")
+    distilled = stage.report(build.folder / "distill", command="distill")
+    scored = stage.report(build.folder / task / "evaluate", command="evaluate")
+    taught = stage.report(build.folder / task / "teach", command="teach")
+    trimmed = stage.report(build.folder / "trim", command="trim")
+    training, tuning = training_task(task), build.tuning(task)
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        source = build.folder / task / "transfer" / "model"
+        teacher_folder = build.folder / task / "teach" / "model"
+        model = open_model(source, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
+        pad_id = int(model.config.pad_token_id)
+        codec = training.codec_for(max_length=tuning.max_length, stride=tuning.stride, pad_id=pad_id)
+        data = read_sources(task, build.data, build.src, max_examples=0, max_dev=tuning.max_dev)
+        test = thin(datasets.read(task, build.data, build.tgt, "test").examples, build.export.test_examples)
+
+        def measure(staged: Path, variants: tuple[Variant, ...]) -> dict[str, Any]:
+            teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
+            export_onnx(teacher, folder / "teacher.onnx")
+            encoder = open_tokenizer(staged)
+            rows = [row for example in test[:_TIMED_ITEMS] for row in codec.encode(example.item, encoder)[:1]]
+            batches: list[Tensors] = [{**pad([row], pad_id=pad_id)} for row in rows]
+            speed: dict[str, Any] = {"conditions": "ONNX Runtime on CPU, one row a micro-batch, interleaved"}
+            engine = Engine.open(folder, file="teacher.onnx")
+            for variant in variants:
+                mine = Engine.open(staged, file=variant.file)
+                speed[f"teacher_fp32_against_student_{variant.name}"] = compare(
+                    engine, mine, batches, rounds=build.export.rounds
+                )
+                mine.close()
+            engine.close()
+            scores = dict(scored["scores"])
+            for variant in variants:
+                predictor = Predictor(
+                    codec, open_tokenizer(staged), Engine.open(staged, file=variant.file), pad_id=pad_id
+                )
+                scores[f"student {variant.name}"] = evaluate(predictor, training, test, progress=False)
+                predictor.close()
+            sizes = {
+                "teacher_parameters": sum(p.numel() for p in teacher.parameters()),
+                "student_parameters": sum(p.numel() for p in model.parameters()),
+                "student_bytes": {v.name: (staged / v.file).stat().st_size for v in variants},
+                "teacher_bytes": {"fp32": (folder / "teacher.onnx").stat().st_size},
+            }
+            return {"benchmark": {**sizes, **speed}, "scores": scores}
+
+        manifest = {
+            "language": build.tgt,
+            "source_languages": build.src,
+            "max_length": tuning.max_length,
+            "stride": tuning.stride,
+            "pad_id": pad_id,
+            "teacher": {
+                "source": Path(build.teacher).name if Path(build.teacher).exists() else build.teacher,
+                "sha256": identity(resolve(build.teacher)),
+                "pieces": trimmed["pieces_before"],
+                "kept_pieces": trimmed["pieces_after"],
+                "unk_rate": trimmed["unk_rate"],
+            },
+            "layer_map": tuple(distilled["layer_map"]),
+            "data": [*taught["data"], *scored["data"]],
+            "config": _recipe(build, task),
+            "seed": tuning.seed,
+            "licence": build.licence,
+        }
+        bundle = publish(
+            model,
+            source,
+            training,
+            data.dev,
+            list(sample_texts(build, build.export.calibration_texts)),
+            manifest,
+            store=build.store,
+            staging=folder / "staging",
+            precisions=build.export.precisions,
+            measure=measure,
+        )
+        (folder / "teacher.onnx").unlink(missing_ok=True)
+        return {"bundle": str(bundle)}
+
+    inputs = {
+        "transfer": moved["fingerprint"],
+        "evaluate": scored["fingerprint"],
+        "export": asdict(build.export),
+        "store": str(build.store),
+        "licence": build.licence,
+    }
+    report = stage.run(build.folder / task / "export", inputs, work)
+    if not Path(report["bundle"]).is_dir():
+        stage.discard(build.folder / task / "export", "stage.json")
+        report = stage.run(build.folder / task / "export", inputs, work)
+    return report
+
+
+def verify(folder: Path) -> list[Path]:
+    """Check every bundle at or below `folder` and return them. Raises BundleError on the first that is not whole."""
+    if (folder / "manifest.json").is_file():
+        found = [folder]
+    else:
+        tasks = sorted({path.parent.parent for path in folder.glob("**/manifest.json")})
+        found = [task / str(revision) for task in tasks for revision in revisions(task)]
+    if not found:
+        raise BundleError(f"{folder} holds no bundle: expected <language>/<task>/<revision>/manifest.json")
+    for bundle in found:
+        Bundle.open(bundle, verify=True)
+    return found
+
+
+def summary(build: Build) -> list[dict[str, Any]]:
+    """One row a task for the table that ends a build, read from the published manifests."""
+    rows = []
+    for task in build.tasks:
+        folder = Path(stage.report(build.folder / task / "export", command="export")["bundle"])
+        manifest = Bundle.open(folder).manifest
+        metric = training_task(task).main_metric
+        scores, benchmark = manifest.scores, manifest.benchmark
+        fastest = manifest.variants[0].name
+        fp32 = benchmark.get("teacher_fp32_against_student_fp32", {}).get("speedup", float("nan"))
+        best = benchmark[f"teacher_fp32_against_student_{fastest}"]["speedup"]
+        rows.append(
+            {
+                "task": task,
+                "metric": metric,
+                "teacher": scores["teacher"][metric],
+                "student": scores["student"][metric],
+                f"student, {fastest}" if fastest == "int8" else "student, fastest": scores[f"student {fastest}"][
+                    metric
+                ],
+                "teacher parameters": f"{benchmark['teacher_parameters'] / 1e6:.1f} M",
+                "student parameters": f"{benchmark['student_parameters'] / 1e6:.1f} M",
+                "MB": round(benchmark["student_bytes"][fastest] / 1e6, 1),
+                "speed-up, fp32": fp32,
+                "speed-up, fastest": best,
+                "bundle": str(folder),
+            }
+        )
+    return rows
+
+
+def _recipe(build: Build, task: str) -> dict[str, Any]:
+    """The configuration without the folders of the machine it ran on."""
+    plain = configuration.plain(build)
+    for name in ("data", "text", "out", "store", "teacher"):
+        plain.pop(name)
+    plain["teach"], plain["transfer"] = asdict(build.tuning(task)), asdict(build.phase2(task))
+    return plain

@@ -1,0 +1,249 @@
+"""Plain text, one `<language>.txt[.xz]` a language, packed into equal blocks of token ids on disk."""
+
+import hashlib
+import json
+import lzma
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, Value, disable_progress_bars
+from datasets import Sequence as Column
+from tokenizers import Tokenizer
+
+from app.errors import ConfigError, DataError
+
+Batch = dict[str, torch.Tensor]
+
+disable_progress_bars()
+
+
+def files(folders: Sequence[Path], language: str) -> list[Path]:
+    """The text files of one language. Raises DataError that names what was looked for."""
+    wanted = [folder / f"{language}.txt{suffix}" for folder in folders for suffix in ("", ".xz")]
+    found = [path for path in wanted if path.is_file()]
+    if not found:
+        raise DataError(
+            f"no text for language {language!r}: put one text a line (UTF-8) into one of "
+            + ", ".join(str(path) for path in wanted)
+        )
+    return found
+
+
+def lines(folders: Sequence[Path], language: str) -> Iterator[str]:
+    """Every non-blank line of the language's files, stripped, in file order.
+
+    Raises DataError on text that is not UTF-8, and on files without a single line.
+    """
+    empty = True
+    for path in files(folders, language):
+        try:
+            with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as stream:
+                for line in stream:
+                    if text := line.strip():
+                        empty = False
+                        yield text
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 (byte {error.start}): convert it, for example with iconv") from error
+        except (lzma.LZMAError, EOFError) as error:
+            raise DataError(f"{path} is no readable xz file: {error}") from error
+    if empty:
+        raise DataError(f"the text of language {language!r} is empty: {', '.join(map(str, files(folders, language)))}")
+
+
+def is_heldout(text: str, *, share: float) -> bool:
+    """Whether a line belongs to the held-out part: decided by its content alone, so duplicates never straddle."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def pack(
+    folders: Sequence[Path], language: str, tokenizer: Tokenizer, *, length: int, heldout: float, out: Path
+) -> None:
+    """Write `out/{train,heldout}`: Arrow blocks of exactly `length` ids, each line wrapped in its special tokens.
+
+    Streams through the text (BiStil 1.4: lines are concatenated and cut, so blocks hold no padding).
+    A finished folder is left alone.
+    """
+    fingerprint = hashlib.sha256(
+        json.dumps(
+            [tokenizer.to_str(), length, heldout, [(str(p), p.stat().st_size) for p in files(folders, language)]]
+        ).encode()
+    ).hexdigest()
+    done = out / "packed.json"
+    if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    features = Features({"ids": Column(Value("int32"), length=length)})
+    for split in ("train", "heldout"):
+        blocks = Dataset.from_generator(
+            _blocks,
+            features=features,
+            cache_dir=str(out / "cache"),
+            keep_in_memory=False,
+            gen_kwargs={
+                "folders": tuple(folders),
+                "language": language,
+                "tokenizer": tokenizer.to_str(),
+                "length": length,
+                "heldout": heldout,
+                "split": split,
+            },
+        )
+        if len(blocks) == 0:
+            raise DataError(
+                f"the {split} part of the {language!r} text holds less than one block of {length} tokens: "
+                "give more text, a shorter sequence_length or a larger heldout share"
+            )
+        blocks.save_to_disk(str(out / split))
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    done.write_text(json.dumps({"fingerprint": fingerprint}))
+
+
+def _blocks(
+    folders: tuple[Path, ...], language: str, tokenizer: str, length: int, heldout: float, split: str
+) -> Iterator[dict[str, Any]]:
+    encoder = Tokenizer.from_str(tokenizer)
+    chosen = (text for text in lines(folders, language) if is_heldout(text, share=heldout) == (split == "heldout"))
+    rest: list[int] = []
+    while texts := list(islice(chosen, 1000)):
+        for encoding in encoder.encode_batch_fast(texts):
+            rest.extend(encoding.ids)
+        whole = len(rest) // length * length
+        for start in range(0, whole, length):
+            yield {"ids": rest[start : start + length]}
+        rest = rest[whole:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Random access to the packed blocks of one language and split."""
+
+    language: str
+    ids: Dataset
+
+    @classmethod
+    def open(cls, folder: Path, language: str, split: str) -> "Blocks":
+        return cls(language=language, ids=Dataset.load_from_disk(str(folder / split)).with_format("numpy"))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, ordinal: int, count: int, *, seed: int) -> np.ndarray:
+        """Blocks number `ordinal` to `ordinal + count` of an endless reading, every epoch shuffled anew.
+
+        Shape: (count, length).
+        """
+        places = range(ordinal, ordinal + count)
+        rows = [int(_order(len(self), seed, place // len(self))[place % len(self)]) for place in places]
+        return np.asarray(self.ids[rows]["ids"], dtype=np.int64)
+
+
+_orders: dict[tuple[int, int, int], np.ndarray] = {}
+
+
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    key = (n, seed, epoch)
+    if key not in _orders:
+        if len(_orders) > 256:
+            _orders.clear()
+        _orders[key] = np.random.default_rng([seed, epoch, n]).permutation(n)
+    return _orders[key]
+
+
+class MonolingualBatches:
+    """Micro-batches of one language each: micro-batch `index` is a function of the seed and `index` alone.
+
+    Languages come round in proportion to `shares` by error diffusion, so that any stretch of n micro-batches holds
+    each language `share * n` times to within one (BiStil 1.4 with equal shares: 50/50).
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Blocks],
+        shares: Sequence[float],
+        *,
+        batch_size: int,
+        seed: int,
+        mask: "Masking | None",
+    ) -> None:
+        if len(blocks) != len(shares) or min(shares) <= 0:
+            raise ConfigError("every language needs a positive share")
+        self.blocks, self.batch_size, self.seed, self.mask = list(blocks), batch_size, seed, mask
+        self.shares = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+        self._turns: list[int] = []
+        self._counts = np.zeros(len(self.blocks), dtype=np.int64)
+        self._ordinals: list[int] = []
+
+    def language(self, index: int) -> str:
+        """The language of micro-batch `index`."""
+        self._extend(index)
+        return self.blocks[self._turns[index]].language
+
+    def __call__(self, index: int) -> Batch:
+        """Shape: input_ids, attention_mask (and labels where masked) of (batch_size, length)."""
+        self._extend(index)
+        ids = torch.from_numpy(
+            self.blocks[self._turns[index]].take(
+                self._ordinals[index] * self.batch_size, self.batch_size, seed=self.seed
+            )
+        )
+        if self.mask is None:
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return self.mask(ids, seed=hash((self.seed, index)) & 0x7FFFFFFF)
+
+    def _extend(self, index: int) -> None:
+        while len(self._turns) <= index:
+            turn = int(np.argmax(self.shares * (len(self._turns) + 1) - self._counts))
+            self._turns.append(turn)
+            self._ordinals.append(int(self._counts[turn]))
+            self._counts[turn] += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    """BERT's corruption: of the chosen ordinary tokens 80 % become the mask, 10 % a random token, 10 % stay."""
+
+    mask_id: int
+    special_ids: tuple[int, ...]
+    vocabulary: int
+    share: float = 0.15
+
+    @classmethod
+    def of(cls, tokenizer: Any, *, share: float) -> "Masking":
+        """For a transformers tokenizer. Raises ConfigError if it has no mask token."""
+        if tokenizer.mask_token_id is None:
+            raise ConfigError("the teacher's tokenizer has no mask token: it is no masked language model")
+        return cls(
+            mask_id=tokenizer.mask_token_id,
+            special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
+            vocabulary=len(tokenizer),
+            share=share,
+        )
+
+    def __call__(self, ids: torch.Tensor, *, seed: int) -> Batch:
+        """Shape: ids (b, n) -> input_ids, attention_mask, labels (b, n); labels are -100 where nothing is predicted."""
+        generator = torch.Generator().manual_seed(seed)
+        ordinary = ~torch.isin(ids, torch.tensor(self.special_ids))
+        chosen = (torch.rand(ids.shape, generator=generator) < self.share) & ordinary
+        labels = torch.where(chosen, ids, -100)
+        dice = torch.rand(ids.shape, generator=generator)
+        random = torch.randint(self.vocabulary, ids.shape, generator=generator)
+        corrupted = torch.where(dice < 0.8, torch.full_like(ids, self.mask_id), torch.where(dice < 0.9, random, ids))
+        return {
+            "input_ids": torch.where(chosen, corrupted, ids),
+            "attention_mask": torch.ones_like(ids),
+            "labels": labels,
+        }
+
+
+def temperature_shares(sizes: Mapping[str, int], *, alpha: float) -> dict[str, float]:
+    """XLM's sampling: a language of n blocks is drawn with probability proportional to n ** alpha."""
+    weights = {language: float(size) ** alpha for language, size in sizes.items()}
+    total = sum(weights.values())
+    return {language: weight / total for language, weight in weights.items()}

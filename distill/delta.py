@@ -1,0 +1,100 @@
+"""SparseDelta: what a sparse fine-tuning adds to a model, as a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from app.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseDelta:
+    """`sparse`: name -> (flat int64 indices, values to add); `dense`: name -> full values, for task heads."""
+
+    sparse: Mapping[str, tuple[Tensor, Tensor]]
+    dense: Mapping[str, Tensor]
+
+    @classmethod
+    def between(
+        cls, before: Mapping[str, Tensor], after: Mapping[str, Tensor], *, mask: Mapping[str, Tensor]
+    ) -> "SparseDelta":
+        """The masked entries' differences, and the full values of every tensor of `after` that `mask` does not name."""
+        sparse = {}
+        for name, kept in mask.items():
+            indices = kept.flatten().nonzero().squeeze(1)
+            difference = (after[name] - before[name]).flatten()[indices]
+            sparse[name] = (indices, difference.detach().clone())
+        dense = {
+            name: value.detach().clone()
+            for name, value in after.items()
+            if name not in mask and (name not in before or not torch.equal(before[name], value))
+        }
+        return cls(sparse=sparse, dense=dense)
+
+    @property
+    def n_entries(self) -> int:
+        """Sparse entries; dense values are not counted."""
+        return sum(len(indices) for indices, _ in self.sparse.values())
+
+    def apply(self, model: nn.Module) -> None:
+        """Add the sparse values and set the dense ones, in place. Raises DataError on a name the model lacks."""
+        self._add(model, sign=1.0)
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in self.dense.items():
+                _named(parameters, name, value.shape).copy_(value)
+
+    def revert(self, model: nn.Module, *, dense: Mapping[str, Tensor]) -> None:
+        """Take the sparse values off again and put back the `dense` values that were there before."""
+        self._add(model, sign=-1.0)
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name in self.dense:
+                parameters[name].copy_(dense[name])
+
+    def _add(self, model: nn.Module, *, sign: float) -> None:
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, (indices, values) in self.sparse.items():
+                parameter = _named(parameters, name, None)
+                if len(indices) and int(indices[-1]) >= parameter.numel():
+                    raise DataError(f"the delta changes entry {int(indices[-1])} of {name}, which is smaller")
+                parameter.view(-1)[indices] += sign * values.to(parameter.dtype)
+
+    def save(self, path: Path, *, metadata: Mapping[str, str]) -> None:
+        """Write safetensors: `<name>#indices`, `<name>#values`, `<name>#dense`."""
+        tensors = {f"{name}#dense": value.contiguous() for name, value in self.dense.items()}
+        for name, (indices, values) in self.sparse.items():
+            tensors[f"{name}#indices"], tensors[f"{name}#values"] = indices, values.contiguous()
+        fresh = path.with_suffix(".tmp")
+        save_file(tensors, fresh, metadata=dict(metadata))
+        fresh.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "SparseDelta":
+        """Raises DataError when the file is no sparse delta."""
+        with safe_open(path, framework="pt") as stream:
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - no mapping
+        kinds = {key.rpartition("#")[2] for key in tensors}
+        if not kinds <= {"indices", "values", "dense"}:
+            raise DataError(f"{path} is no sparse delta: it holds {', '.join(sorted(tensors)[:3])}")
+        names = [key.removesuffix("#indices") for key in tensors if key.endswith("#indices")]
+        return cls(
+            sparse={name: (tensors[f"{name}#indices"], tensors[f"{name}#values"]) for name in names},
+            dense={key.removesuffix("#dense"): value for key, value in tensors.items() if key.endswith("#dense")},
+        )
+
+
+def _named(parameters: Mapping[str, Tensor], name: str, shape: torch.Size | None) -> Tensor:
+    if name not in parameters:
+        raise DataError(f"the delta changes {name}, which the model lacks")
+    if shape is not None and parameters[name].shape != shape:
+        raise DataError(
+            f"the delta sets {name} of shape {tuple(shape)}, the model's is {tuple(parameters[name].shape)}"
+        )
+    return parameters[name]

@@ -1,0 +1,99 @@
+"""Scores, through the code that serves: Predictor over a split, on any engine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from app.errors import DataError, InputTooLong
+from app.predictor import Predictor
+from app.rows import Tensors
+from distill.export import torch_outputs
+from distill.tasks.base import Example, TrainingTask
+
+_CHUNK = 256
+
+
+class ModelEngine:
+    """A torch model behind the engine seam, so that training scores what serving would answer."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """As any engine's; the model is put into eval mode and runs where it is."""
+        return torch_outputs(self.model, inputs)
+
+    def close(self) -> None:
+        """Nothing to free: the model is the caller's."""
+
+    @classmethod
+    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> "ModelEngine":
+        """Not for files: wrap a loaded model instead."""
+        raise NotImplementedError("wrap a loaded model: ModelEngine(model)")
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's `tokenizer.json` as bundles read theirs. Raises DataError if there is none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: only fast tokenizers can be served")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def predictor_for(
+    model: PreTrainedModel, tokenizer: Tokenizer, task: TrainingTask, *, max_length: int, stride: int, pad_id: int
+) -> Predictor[Any, Any]:
+    """A predictor on a model that is still in training."""
+    codec = task.codec_for(max_length=max_length, stride=stride, pad_id=pad_id)
+    return Predictor(codec, tokenizer, ModelEngine(model), pad_id=pad_id)
+
+
+def predictions(predictor: Predictor[Any, Any], examples: Sequence[Example], *, progress: bool = True) -> list[Any]:
+    """One prediction an example, in order; None where the item is longer than the model can take."""
+    chunks = [examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK)]
+    found: list[Any] = []
+    for chunk in track(chunks, description="evaluate", disable=not progress, transient=True):
+        items = [example.item for example in chunk]
+        try:
+            found += predictor.predict(items)
+        except InputTooLong:
+            found += [_one(predictor, item) for item in items]
+    return found
+
+
+def evaluate(
+    predictor: Predictor[Any, Any], task: TrainingTask, examples: Sequence[Example], *, progress: bool = True
+) -> dict[str, float]:
+    """The task's metrics over the examples, in 0..100. Raises DataError where there are none."""
+    if not examples:
+        raise DataError("there is nothing to evaluate: no examples")
+    return task.score([example.gold for example in examples], predictions(predictor, examples, progress=progress))
+
+
+def interval(
+    task: TrainingTask, gold: Sequence[Any], predictions: Sequence[Any], *, seed: int, n: int = 200
+) -> tuple[float, float]:
+    """The main metric's 95 % percentile bootstrap interval over items, in 0..100."""
+    terms = task.terms(gold, predictions)
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(len(terms), size=(n, len(terms)))
+    sums = terms[draws].sum(axis=1)
+    scores = 100 * sums[:, 0] / np.maximum(sums[:, 1], 1e-12)
+    low, high = np.percentile(scores, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _one(predictor: Predictor[Any, Any], item: Any) -> Any:
+    try:
+        return predictor.predict([item])[0]
+    except InputTooLong:
+        return None

@@ -1,0 +1,241 @@
+"""Masked-language-model pretraining of a small multilingual teacher, tokenizer included."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
+
+from distill import config as configuration
+from distill import cooccurrence
+from distill.corpus import Blocks, Masking, MonolingualBatches, lines, pack, temperature_shares
+from distill.training import Batch, Schedule, train
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """XLM-R's shape."""
+
+    layers: int = 6
+    hidden_size: int = 256
+    heads: int = 4
+    intermediate_size: int = 1024
+    positions: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """One TOML of `python -m distill pretrain`."""
+
+    out: Path
+    text: tuple[Path, ...]
+    languages: tuple[str, ...]
+    schedule: Schedule
+    architecture: Architecture = field(default_factory=Architecture)
+    vocabulary: int = 24_000
+    tokenizer_megabytes: float = 12.0
+    alpha: float = 0.3
+    boost: dict[str, float] = field(default_factory=dict)
+    sequence_length: int = 128
+    batch_size: int = 32
+    mask_share: float = 0.15
+    embeddings: Literal["random", "cooccurrence"] = "cooccurrence"
+    heldout: float = 0.005
+
+
+def pretrain(run: Pretraining, *, work: Path) -> Path:
+    """Train tokenizer and model into the folder `run.out`; `work` keeps packed text and checkpoints.
+
+    Held-out loss (nats a masked token) per language goes to `heldout.json` beside the weights.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(run, work)
+    for language in run.languages:
+        pack(
+            run.text,
+            language,
+            tokenizer.backend_tokenizer,
+            length=run.sequence_length,
+            heldout=run.heldout,
+            out=work / "packed" / language,
+        )
+    blocks = [Blocks.open(work / "packed" / language, language, "train") for language in run.languages]
+    shares = temperature_shares({b.language: len(b) for b in blocks}, alpha=run.alpha)
+    batches = MonolingualBatches(
+        blocks,
+        [shares[b.language] * run.boost.get(b.language, 1.0) for b in blocks],
+        batch_size=run.batch_size,
+        seed=run.schedule.seed,
+        mask=Masking.of(tokenizer, share=run.mask_share),
+    )
+    torch.manual_seed(run.schedule.seed)
+    model = _model(run.architecture, tokenizer)
+    if run.embeddings == "cooccurrence" and not (work / "checkpoint").is_dir():
+        rows = cooccurrence.embeddings(blocks, vocabulary=len(tokenizer), width=run.architecture.hidden_size)
+        seen = torch.from_numpy(np.abs(rows).sum(axis=1) > 0)
+        with torch.no_grad():
+            weights = model.roberta.embeddings.word_embeddings.weight
+            weights[seen] = torch.from_numpy(rows)[seen] * model.config.initializer_range
+    train(
+        model,
+        lambda batch: {"mlm": masked_loss(model, batch)},
+        batches,
+        schedule=run.schedule,
+        folder=work,
+        name="pretrain",
+    )
+    return save(run, model, tokenizer, work=work)
+
+
+def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Cross-entropy at the masked positions; the vocabulary projection is computed for those alone."""
+    states = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    chosen = batch["labels"] != -100
+    logits = model.lm_head(states[chosen])
+    return functional.cross_entropy(logits.float(), batch["labels"][chosen])
+
+
+def save(run: Pretraining, model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTokenizerFast, *, work: Path) -> Path:
+    """Write the weights in half precision, the tokenizer and the held-out losses to `run.out`."""
+    model.eval()
+    losses = {
+        language: heldout_loss(model, Blocks.open(work / "packed" / language, language, "heldout"), tokenizer, run)
+        for language in run.languages
+    }
+    run.out.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(run.out)
+    model.float()
+    tokenizer.save_pretrained(run.out)
+    (run.out / "heldout.json").write_text(json.dumps(losses, indent=1) + "\n")
+    (run.out / "pretrain.json").write_text(json.dumps(configuration.plain(run), indent=1) + "\n")
+    return run.out
+
+
+def heldout_loss(
+    model: XLMRobertaForMaskedLM, blocks: Blocks, tokenizer: PreTrainedTokenizerFast, run: Pretraining
+) -> float:
+    """Mean loss over at most 64 held-out blocks under one fixed corruption, in nats a masked token."""
+    mask = Masking.of(tokenizer, share=0.15)
+    count = min(64, len(blocks))
+    total, weight = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, count, run.batch_size):
+            ids = torch.from_numpy(np.asarray(blocks.ids[start : min(start + run.batch_size, count)]["ids"], np.int64))
+            batch = mask(ids, seed=start)
+            n = int((batch["labels"] != -100).sum())
+            if n:
+                total += float(masked_loss(model, batch)) * n
+                weight += n
+    return total / weight if weight else math.nan
+
+
+def _model(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> XLMRobertaForMaskedLM:
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.positions + 2,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.05,
+    )
+    model = XLMRobertaForMaskedLM(config)
+    # At small widths a standard deviation of 0.02 leaves every residual branch near zero, and the loss on the plateau
+    # of word frequencies; 1 / sqrt(fan in) keeps the branches at the scale that 0.02 gives at width 2500.
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not model.lm_head.decoder:
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    return model
+
+
+def _tokenizer(run: Pretraining, work: Path) -> PreTrainedTokenizerFast:
+    path = work / "tokenizer.json"
+    if not path.is_file():
+        tokenizer = _train_tokenizer(run)
+        tokenizer.save(str(path.with_suffix(".tmp")))
+        path.with_suffix(".tmp").replace(path)
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(path),
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=run.architecture.positions,
+    )
+
+
+def _train_tokenizer(run: Pretraining) -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    spaces = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    marks = pre_tokenizers.Split(Regex(r"[^\p{L}\p{M}\p{N}\s'’ʼ▁]"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, marks])
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=run.vocabulary,
+        special_tokens=list(SPECIAL),
+        unk_token="<unk>",
+        max_piece_length=16,
+        shrinking_factor=0.75,
+        n_sub_iterations=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_tokenizer_text(run), trainer=trainer)
+    tokenizer = _with_marks_as_words(tokenizer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([marks, spaces])
+    bos, eos = SPECIAL.index("<s>"), SPECIAL.index("</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", bos), ("</s>", eos)]
+    )
+    return tokenizer
+
+
+def _with_marks_as_words(tokenizer: Tokenizer) -> Tokenizer:
+    """Give every punctuation mark its piece with a word start: tagged words, and so raw text here, begin with one.
+
+    Trained together they would make the bare word start the likeliest piece of all and split every short word.
+    """
+    state = json.loads(tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    known = {piece for piece, _ in vocabulary}
+    marks = [[f"▁{piece}", score] for piece, score in vocabulary if len(piece) == 1 and not piece.isalnum()]
+    state["model"]["vocab"] += [[piece, score] for piece, score in marks if piece not in known and piece != "▁▁"]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _tokenizer_text(run: Pretraining) -> Iterator[str]:
+    """About `tokenizer_megabytes` of text, spread over the languages by the same temperature as training."""
+    shares = temperature_shares(
+        {language: sum(len(text) for text in lines(run.text, language)) for language in run.languages}, alpha=run.alpha
+    )
+    weights = {language: share * run.boost.get(language, 1.0) for language, share in shares.items()}
+    whole = sum(weights.values())
+    for language in run.languages:
+        budget = run.tokenizer_megabytes * 1e6 * weights[language] / whole
+        stride = max(1, int(sum(len(text) for text in lines(run.text, language)) // max(budget, 1.0)))
+        spent = 0
+        for text in islice(lines(run.text, language), 0, None, stride):
+            if spent > budget:
+                break
+            spent += len(text.encode())
+            yield text

@@ -1,0 +1,109 @@
+"""What people read: the bundle's card, and the table at the end of a build."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from app.bundle import Manifest
+
+TASKS = {
+    "ner": "named entity recognition",
+    "pos": "part-of-speech tagging",
+    "nli": "natural language inference",
+    "qa": "extractive question answering",
+}
+
+
+def card(manifest: Manifest) -> str:
+    """The bundle's page in Markdown: what it is, how good, how made, of what data, under which licence."""
+    sources = ", ".join(manifest.source_languages) or "unknown"
+    parts = [
+        f"# {manifest.language}/{manifest.task}, revision {manifest.revision}",
+        f"A student for {TASKS.get(manifest.task, manifest.task)} in `{manifest.language}`, distilled from a "
+        f"multilingual teacher and taught the task on labels in `{sources}` only (zero-shot cross-lingual transfer).",
+        "## Scores",
+        _scores(manifest.scores),
+        "Variants, with their score on development data:",
+        _rows(
+            ("variant", "file", "precision", "scores"),
+            [(v.name, f"`{v.file}`", v.precision, _flat(v.scores)) for v in manifest.variants],
+        ),
+    ]
+    if manifest.benchmark:
+        parts += ["## Speed and size", _pairs(manifest.benchmark)]
+    parts += [
+        "## Use",
+        f"Labels: {', '.join(f'`{label}`' for label in manifest.labels) or 'none'}. Texts longer than "
+        f"{manifest.max_length} pieces are read in windows that share {manifest.stride}.",
+        f"```\ncurl -s localhost:8000/v1/{manifest.language}/{manifest.task} -H 'content-type: application/json' "
+        "-d @request.json\n```",
+        "## How it was made",
+        _pairs({"teacher": _flat(manifest.teacher), "layer map": _layers(manifest.layer_map), "seed": manifest.seed}),
+        "## Data",
+        _rows(
+            ("file", "rows", "licence", "may be redistributed"),
+            [
+                tuple(entry.get(key, "") for key in ("path", "rows", "licence", "redistribute"))
+                for entry in manifest.data
+            ],
+        ),
+        "## Licence",
+        (manifest.licence or "not stated") + ".",
+        "Limits: scores are for the test data named above; other kinds of text can be much harder.",
+        f"Made {manifest.created} with {_flat(manifest.versions)}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> Table:
+    """A table with a column for each key, in order of first appearance; numbers to the right."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    found = Table(title=title)
+    for name in names:
+        numeric = all(isinstance(row.get(name, 0), int | float) for row in rows)
+        found.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        found.add_row(*(_text(row.get(name, "")) for name in names))
+    return found
+
+
+def _scores(scores: Mapping[str, Any]) -> str:
+    """`{"teacher": {metric: value}, "student": {...}}` as a table, anything else as pairs."""
+    if not scores:
+        return "None were recorded."
+    if not all(isinstance(value, Mapping) for value in scores.values()):
+        return _pairs(scores)
+    metrics = list(dict.fromkeys(name for values in scores.values() for name in values))
+    return _rows(
+        ("model", *metrics), [(who, *(_text(values.get(m, "")) for m in metrics)) for who, values in scores.items()]
+    )
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return "None was recorded."
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"- {name.replace('_', ' ')}: {_flat(value)}" for name, value in values.items() if value not in ("", None)
+    )
+
+
+def _layers(layer_map: Sequence[int]) -> str:
+    return ", ".join(f"{student} <- {teacher}" for student, teacher in enumerate(layer_map))
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_flat(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_flat, value))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

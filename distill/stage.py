@@ -1,0 +1,58 @@
+"""A stage is a function from a configuration and a directory to a directory, skipped when its inputs stand."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.errors import ConfigError
+
+_DONE = "stage.json"
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of JSON-ready values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    """Run `work(folder)` unless `folder` already holds its result for the same `inputs`; return what it reported.
+
+    A folder half done for the same inputs is handed over as it is, to be resumed; one of other inputs is emptied.
+    """
+    mark = fingerprint(inputs)
+    done, begun = folder / _DONE, folder / "inputs.json"
+    if done.is_file():
+        report: dict[str, Any] = json.loads(done.read_text())
+        if report["fingerprint"] == mark:
+            return report
+    if not begun.is_file() or json.loads(begun.read_text()) != mark:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.write_text(json.dumps(mark))
+    report = {"fingerprint": mark, **work(folder)}
+    fresh = done.with_suffix(".tmp")
+    fresh.write_text(json.dumps(report, indent=1))
+    fresh.replace(done)
+    return report
+
+
+def report(folder: Path, *, command: str) -> dict[str, Any]:
+    """What the finished stage in `folder` reported. Raises ConfigError that names the command to run first."""
+    done = folder / _DONE
+    if not done.is_file():
+        raise ConfigError(f"{folder} is not finished: run `python -m distill {command}` with the same options first")
+    result: dict[str, Any] = json.loads(done.read_text())
+    return result
+
+
+def discard(folder: Path, *names: str) -> None:
+    """Remove what only a resumed run needs, once it is done."""
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

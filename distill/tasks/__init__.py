@@ -1,0 +1,1 @@
+"""The training half of each codec in `app.tasks`, under the same module name."""

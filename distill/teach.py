@@ -1,0 +1,153 @@
+"""The task teacher: the multilingual model tuned on labelled data of one or more source languages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import transformers
+from transformers import PreTrainedModel
+
+from distill import datasets
+from distill.evaluate import evaluate, open_tokenizer, predictor_for
+from distill.examples import TaskBatches
+from distill.tasks.base import Batch, Example, TrainingTask, training_task
+from distill.training import Schedule, Trained, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How a task is learnt. Steps follow from the epochs; at most `max_examples` examples a language are read."""
+
+    epochs: float
+    learning_rate: float
+    batch_size: int = 16
+    max_length: int = 256
+    stride: int = 64
+    warmup_share: float = 0.1
+    weight_decay: float = 0.0
+    dropout: float = 0.1
+    max_examples: int = 0
+    max_dev: int = 1000
+    evaluations: int = 3
+    seed: int = 42
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def schedule(self, n_batches: int, *, epochs: float | None = None, warm: bool = True) -> Schedule:
+        """The training schedule for that many micro-batches an epoch."""
+        steps = max(1, round((self.epochs if epochs is None else epochs) * n_batches))
+        return Schedule(
+            steps=steps,
+            learning_rate=self.learning_rate,
+            warmup_steps=round(self.warmup_share * steps) if warm else 0,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            seed=self.seed,
+            log_every=min(20, steps),
+            checkpoint_every=max(50, steps // 10),
+            evaluate_every=max(1, -(-steps // self.evaluations)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """Training and dev examples of the source languages, with what they were read from."""
+
+    task: TrainingTask
+    train: list[Example]
+    dev: list[Example]
+    files: list[dict[str, Any]]
+
+
+def read_sources(name: str, folder: Path, languages: Sequence[str], *, max_examples: int, max_dev: int) -> TaskData:
+    """Read every source language; where there is a limit, an even sample is kept. Raises DataError."""
+    task = training_task(name)
+    train_examples: list[Example] = []
+    dev: list[Example] = []
+    files: list[dict[str, Any]] = []
+    for language in languages:
+        for split, into, limit in (("train", train_examples, max_examples), ("dev", dev, max_dev)):
+            corpus = datasets.read(name, folder, language, split)
+            into += thin(corpus.examples, limit)
+            files += corpus.files
+    return TaskData(task=task, train=train_examples, dev=dev, files=files)
+
+
+def thin(examples: list[Example], limit: int) -> list[Example]:
+    """At most `limit` examples at even distances; 0 keeps all."""
+    if not limit or len(examples) <= limit:
+        return examples
+    return [examples[i * len(examples) // limit] for i in range(limit)]
+
+
+def teach(model_folder: Path, data: TaskData, *, tuning: Tuning, folder: Path) -> tuple[PreTrainedModel, Trained]:
+    """Tune every parameter; the weights with the best dev score on the source languages win."""
+    model = open_model(model_folder, data.task, dropout=tuning.dropout, attn_implementation="sdpa", seed=tuning.seed)
+    tokenizer = open_tokenizer(model_folder)
+    pad_id = int(model.config.pad_token_id)
+    lengths = {"max_length": tuning.max_length, "stride": tuning.stride, "pad_id": pad_id}
+    batches = TaskBatches.of(
+        data.task, data.train, tokenizer, batch_size=tuning.batch_size, seed=tuning.seed, **lengths
+    )
+    predictor = predictor_for(model, tokenizer, data.task, **lengths)
+
+    def loss(batch: Batch) -> dict[str, Any]:
+        return {"task": data.task.loss(model(**inputs(batch, model)), batch)}
+
+    def score() -> float:
+        return evaluate(predictor, data.task, data.dev, progress=False)[data.task.main_metric]
+
+    trained = train(
+        model,
+        loss,
+        batches,
+        schedule=tuning.schedule(batches.per_epoch),
+        folder=folder,
+        name=f"teacher {data.task.name}",
+        score=score,
+    )
+    return model, trained
+
+
+def open_model(
+    folder: Path, task: TrainingTask, *, dropout: float, attn_implementation: str, seed: int
+) -> PreTrainedModel:
+    """The encoder in `folder` with a head for the task, new where the folder holds none; float32."""
+    transformers.set_seed(seed)
+    options: dict[str, Any] = {}
+    if task.labels:
+        options = {
+            "num_labels": len(task.labels),
+            "id2label": dict(enumerate(task.labels)),
+            "label2id": {label: index for index, label in enumerate(task.labels)},
+        }
+    config = transformers.AutoConfig.from_pretrained(folder, **options)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    kind = getattr(transformers, task.auto_model)
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        model = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype="float32",
+            attn_implementation=attention_for(config, attn_implementation),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    finally:
+        transformers.logging.set_verbosity(level)
+    return cast(PreTrainedModel, model)
+
+
+def attention_for(config: Any, wanted: str) -> str:
+    """`wanted` where the family has it; DeBERTa's disentangled attention is written out by hand only."""
+    return "eager" if config.model_type == "deberta-v2" else wanted
+
+
+def inputs(batch: Batch, model: PreTrainedModel) -> Batch:
+    """The tensors of a batch that the model reads."""
+    names = ["input_ids", "attention_mask"]
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    return {name: batch[name] for name in names}

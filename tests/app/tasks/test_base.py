@@ -1,0 +1,63 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from app.errors import EngineError
+from app.tasks.base import frame, output, pieces, windows
+from tests.app import tiny
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("family", tiny.TOKENIZERS)
+def test_a_framed_row_is_what_the_tokenizer_itself_would_make(family: str, pair: bool) -> None:
+    tokenizer = tiny.TOKENIZERS[family]()
+    first, second = (
+        pieces(tokenizer.encode(text, add_special_tokens=False), text=text) for text in ("Bola ya isa", "Ina Kano?")
+    )
+    row = frame(tokenizer, pair=pair).row(first, second if pair else None)
+    expected = tokenizer.encode("Bola ya isa", "Ina Kano?") if pair else tokenizer.encode("Bola ya isa")
+    assert row.ids.tolist() == expected.ids
+    assert row.type_ids.tolist() == expected.type_ids
+    assert (row.spans[np.array(expected.special_tokens_mask) == 1] == -1).all()
+
+
+def test_windows_of_a_short_text_are_one() -> None:
+    assert windows(5, size=5, stride=2) == [(0, 5)]
+    assert windows(0, size=5, stride=2) == [(0, 0)]
+
+
+def test_windows_overlap_by_the_stride() -> None:
+    assert windows(10, size=4, stride=1) == [(0, 4), (3, 7), (6, 10)]
+    assert windows(9, size=4, stride=0) == [(0, 4), (4, 8), (8, 9)]
+
+
+def test_windows_begin_and_end_between_words() -> None:
+    starts = np.array([0, 1, 1, 3, 3, 3, 6, 7])
+    assert windows(8, size=4, stride=2, starts=starts) == [(0, 3), (3, 7), (6, 8)]
+
+
+def test_a_word_longer_than_a_window_keeps_its_first_pieces() -> None:
+    starts = np.array([0, 1, 1, 1, 1, 1, 6])
+    assert windows(7, size=3, stride=1, starts=starts) == [(0, 1), (1, 4), (6, 7)]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_windows_cover_every_word_in_order(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 6, size=generator.integers(1, 40))
+    starts = np.repeat(np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    size, stride = int(generator.integers(5, 20)), int(generator.integers(0, 10))
+    found = windows(len(starts), size=size, stride=stride, starts=starts)
+    assert {index for start, end in found for index in range(start, end)} == set(range(len(starts)))
+    assert all(0 < end - start <= size for start, end in found)
+    assert all(starts[start] == start for start, _ in found)
+    assert all(after[0] > before[0] and after[1] > before[1] for before, after in pairwise(found))
+    assert all(after[0] >= before[1] - stride for before, after in pairwise(found))
+
+
+def test_an_output_that_is_not_there_or_of_another_shape_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match="gives other, not logits"):
+        output({"other": np.zeros(3)}, "logits", shape=(3,))
+    with pytest.raises(EngineError, match="shape"):
+        output({"logits": np.zeros(3)}, "logits", shape=(4,))

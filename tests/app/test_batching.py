@@ -1,0 +1,278 @@
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.batching import Batcher, BatchStats, Timing
+from app.errors import EngineError, NotReady, Overloaded
+from app.rows import Row, Tensors
+from tests.app.tiny import FakeEngine
+
+
+def row(*ids: int) -> Row:
+    n = len(ids)
+    return Row(ids=np.array(ids), type_ids=np.zeros(n, np.int64), words=np.full(n, -1), spans=np.full((n, 2), -1))
+
+
+def twice(inputs: Tensors) -> Tensors:
+    return {"logits": inputs["input_ids"].astype(np.float64) * 2}
+
+
+class Gate:
+    """An engine function that waits until it is opened; ``entered`` is set when a batch is inside."""
+
+    def __init__(self, function: Callable[[Tensors], Tensors] = twice) -> None:
+        self.function = function
+        self.opened = threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        self.entered.set()
+        assert self.opened.wait(10)
+        return self.function(inputs)
+
+
+def batcher(engine: FakeEngine, **options: Any) -> Batcher:
+    return Batcher(engine, pad_id=0, per_token=True, **options)
+
+
+async def entered(gate: Gate) -> None:
+    await asyncio.to_thread(gate.entered.wait, 10)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_rows_come_back_in_order_and_cut_to_length() -> None:
+    async def scenario() -> list[list[float]]:
+        queue = batcher(FakeEngine(twice))
+        outputs = await queue.submit([row(1, 2, 3), row(4), row(5, 6)])
+        await queue.close()
+        return [output["logits"].tolist() for output in outputs]
+
+    assert asyncio.run(scenario()) == [[2, 4, 6], [8], [10, 12]]
+
+
+def test_what_queued_while_the_engine_was_busy_is_the_next_batch() -> None:
+    gate = Gate()
+    engine = FakeEngine(gate)
+    stats: list[BatchStats] = []
+
+    async def scenario() -> None:
+        queue = Batcher(engine, pad_id=0, per_token=True, on_batch=stats.append)
+        first = asyncio.create_task(queue.submit([row(1)]))
+        await entered(gate)
+        rest = [asyncio.create_task(queue.submit([row(2, index + 3)])) for index in range(5)]
+        await settle()
+        assert (queue.n_waiting, queue.waiting_tokens) == (5, 10)
+        assert queue.busy_s > 0
+        gate.opened.set()
+        await asyncio.gather(first, *rest)
+        assert (queue.n_waiting, queue.waiting_tokens, queue.busy_s) == (0, 0, 0)
+        await queue.close()
+
+    asyncio.run(scenario())
+    assert engine.batches == [(1, 1), (5, 2)]
+    assert [(batch.n_rows, batch.n_tokens, batch.n_padded) for batch in stats] == [(1, 1, 1), (5, 10, 10)]
+
+
+def test_batches_keep_the_token_budget() -> None:
+    engine = FakeEngine(twice)
+
+    async def scenario() -> None:
+        queue = batcher(engine, token_budget=12)
+        await asyncio.gather(*(queue.submit([row(*range(1, 2 + index % 6))]) for index in range(50)))
+        await queue.close()
+
+    asyncio.run(scenario())
+    assert sum(shape[0] for shape in engine.batches) == 50
+    assert all(np.prod(shape) <= 12 for shape in engine.batches)
+
+
+def test_an_answer_is_the_same_alone_and_in_any_batch() -> None:
+    generator = np.random.default_rng(0)
+    rows = [row(*generator.integers(1, 100, size=generator.integers(1, 30)).tolist()) for _ in range(60)]
+
+    async def scenario(*, together: bool) -> list[Tensors]:
+        queue = batcher(FakeEngine(twice), token_budget=128)
+        if together:
+            outputs = [found[0] for found in await asyncio.gather(*(queue.submit([one]) for one in rows))]
+        else:
+            outputs = [(await queue.submit([one]))[0] for one in rows]
+        await queue.close()
+        return outputs
+
+    pairs = zip(asyncio.run(scenario(together=True)), asyncio.run(scenario(together=False)), strict=True)
+    for together, alone in pairs:
+        np.testing.assert_array_equal(together["logits"], alone["logits"])
+
+
+def test_a_failure_goes_to_every_caller_of_the_batch_and_to_no_other() -> None:
+    gate = Gate()
+
+    def fail_on_13(inputs: Tensors) -> Tensors:
+        if (inputs["input_ids"] == 13).any():
+            raise RuntimeError("secret text of a user")
+        return gate(inputs)
+
+    async def scenario() -> list[object]:
+        queue = batcher(FakeEngine(fail_on_13))
+        first = asyncio.create_task(queue.submit([row(1)]))
+        await entered(gate)
+        doomed = [asyncio.create_task(queue.submit([row(value)])) for value in (12, 13, 14)]
+        await settle()
+        gate.opened.set()
+        results = await asyncio.gather(first, *doomed, return_exceptions=True)
+        after = await queue.submit([row(7)])
+        assert queue.alive
+        await queue.close()
+        return [*results, after]
+
+    first, *doomed, after = asyncio.run(scenario())
+    assert isinstance(first, list)
+    assert isinstance(after, list)
+    assert [type(error) for error in doomed] == [EngineError] * 3
+    assert all("secret" not in str(error) for error in doomed)
+
+
+def test_a_cancelled_caller_costs_nothing() -> None:
+    gate = Gate()
+    engine = FakeEngine(gate)
+
+    async def scenario() -> None:
+        queue = batcher(engine)
+        first = asyncio.create_task(queue.submit([row(1)]))
+        await entered(gate)
+        gone = asyncio.create_task(queue.submit([row(2), row(3)]))
+        stays = asyncio.create_task(queue.submit([row(4)]))
+        await settle()
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert (queue.n_waiting, queue.waiting_tokens) == (1, 1)
+        gate.opened.set()
+        await asyncio.gather(first, stays)
+        await queue.close()
+
+    asyncio.run(scenario())
+    assert engine.batches == [(1, 1), (1, 1)]
+
+
+def test_a_caller_cancelled_while_its_batch_runs_harms_no_neighbour() -> None:
+    gate = Gate()
+
+    async def scenario() -> list[Tensors]:
+        queue = batcher(FakeEngine(gate))
+        gone, stays = (asyncio.create_task(queue.submit([row(value)])) for value in (1, 2))
+        await entered(gate)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        gate.opened.set()
+        answer = await stays
+        await queue.close()
+        return answer
+
+    assert asyncio.run(scenario())[0]["logits"].tolist() == [4]
+
+
+def test_a_full_queue_answers_before_any_work() -> None:
+    gate = Gate()
+
+    async def scenario() -> Overloaded:
+        queue = batcher(FakeEngine(gate), max_queue_tokens=10)
+        first = asyncio.create_task(queue.submit([row(1)]))
+        await entered(gate)
+        waiting = [asyncio.create_task(queue.submit([row(1, 2, 3, 4)])) for _ in range(2)]
+        await settle()
+        with pytest.raises(Overloaded, match="8 tokens are waiting and at most 10 may") as caught:
+            await queue.submit([row(1, 2, 3)])
+        assert queue.n_waiting == 2
+        gate.opened.set()
+        await asyncio.gather(first, *waiting)
+        await queue.submit([row(1, 2, 3)])
+        await queue.close()
+        return caught.value
+
+    assert 1 <= asyncio.run(scenario()).retry_after_s <= 60
+
+
+def test_one_request_above_the_limit_is_taken_when_nothing_waits() -> None:
+    async def scenario() -> int:
+        queue = batcher(FakeEngine(twice), max_queue_tokens=2)
+        outputs = await queue.submit([row(1, 2, 3, 4)])
+        await queue.close()
+        return len(outputs)
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_close_answers_what_was_accepted_and_takes_nothing_more() -> None:
+    gate = Gate()
+    engine = FakeEngine(gate)
+
+    async def scenario() -> list[list[Tensors]]:
+        queue = batcher(engine, token_budget=1)
+        accepted = [asyncio.create_task(queue.submit([row(value)])) for value in range(1, 6)]
+        await entered(gate)
+        closing = asyncio.create_task(queue.close())
+        await settle()
+        with pytest.raises(NotReady):
+            await queue.submit([row(9)])
+        gate.opened.set()
+        await closing
+        return await asyncio.gather(*accepted)
+
+    answers = asyncio.run(scenario())
+    assert [answer[0]["logits"].tolist() for answer in answers] == [[2], [4], [6], [8], [10]]
+    assert engine.closed
+
+
+def test_no_rows_are_answered_without_the_engine() -> None:
+    engine = FakeEngine(twice)
+
+    async def scenario() -> list[Tensors]:
+        queue = batcher(engine)
+        answer = await queue.submit([])
+        await queue.close()
+        return answer
+
+    assert asyncio.run(scenario()) == []
+    assert engine.batches == []
+
+
+def test_timing_tells_waiting_from_running() -> None:
+    gate = Gate()
+
+    async def scenario() -> tuple[Timing, Timing]:
+        queue = batcher(FakeEngine(gate))
+        runs, waits = Timing(), Timing()
+        first = asyncio.create_task(queue.submit([row(1)], timing=runs))
+        await entered(gate)
+        second = asyncio.create_task(queue.submit([row(2)], timing=waits))
+        await asyncio.sleep(0.02)
+        gate.opened.set()
+        await asyncio.gather(first, second)
+        await queue.close()
+        return runs, waits
+
+    runs, waits = asyncio.run(scenario())
+    assert runs.forward_s > waits.forward_s > 0
+    assert waits.queue_s > runs.queue_s >= 0
+
+
+def test_a_hook_that_fails_stops_nothing() -> None:
+    def hook(stats: BatchStats) -> None:
+        raise RuntimeError
+
+    async def scenario() -> int:
+        queue = Batcher(FakeEngine(twice), pad_id=0, per_token=True, on_batch=hook)
+        await queue.submit([row(1)])
+        outputs = await queue.submit([row(1)])
+        await queue.close()
+        return len(outputs)
+
+    assert asyncio.run(scenario()) == 1

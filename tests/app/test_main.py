@@ -1,0 +1,180 @@
+"""The command itself, in a process of its own, and the Hugging Face client against it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from huggingface_hub import InferenceClient
+
+from app.main import main
+from tests.app import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    url: str
+
+
+@contextmanager
+def running(store: Path, *flags: str) -> Iterator[Running]:
+    """``bistil-serve`` on a free port; the context waits until it listens."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BISTIL_")}
+    command = [sys.executable, "-m", "app.main", "--store", str(store), "--port", "0", "--threads", "1", *flags]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            message = json.loads(line)["message"]
+            if "running on" in message:
+                yield Running(process, message.split("running on ")[1].split(" ")[0])
+                break
+        else:
+            pytest.fail(f"the server ended with {process.wait()}")
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def wait_until_ready(url: str) -> None:
+    for _ in range(600):
+        if httpx2.get(f"{url}/readyz").status_code == 200:
+            return
+        time.sleep(0.05)
+    pytest.fail("the server did not become ready")
+
+
+@pytest.fixture(scope="module")
+def server(store: Path) -> Iterator[Running]:
+    with running(store, "--lang", "ha") as process:
+        wait_until_ready(process.url)
+        yield process
+
+
+def test_lang_limits_what_is_served(server: Running) -> None:
+    models = httpx2.get(f"{server.url}/v1/models").json()["models"]
+    assert [model["task"] for model in models] == ["ner", "nli", "pos", "qa"]
+    assert httpx2.post(f"{server.url}/v1/sw/ner", json={"inputs": "a"}).status_code == 404
+
+
+def test_hugging_face_client_ner(server: Running) -> None:
+    client = InferenceClient(model=f"{server.url}/v1/ha/ner", token="hf_x")
+    found = client.token_classification(tiny.SENTENCE, aggregation_strategy="simple")
+    assert [(entity.entity_group, entity.word, entity.start, entity.end) for entity in found] == [
+        ("PER", "Bola Tinubu", 0, 11),
+        ("LOC", "Kano", 26, 30),
+    ]
+    tags = client.token_classification(tiny.SENTENCE, aggregation_strategy="none")
+    assert [(tag["entity"], tag.word) for tag in tags] == [("B-PER", "Bola"), ("I-PER", "Tinubu"), ("B-LOC", "Kano")]
+
+
+def test_hugging_face_client_nli(server: Running) -> None:
+    client = InferenceClient(model=f"{server.url}/v1/ha/nli")
+    found = client.text_classification("yara suna wasa", top_k=3)
+    assert found[0].label == "contradiction"
+    assert len(found) == 3
+
+
+def test_hugging_face_client_qa(server: Running) -> None:
+    client = InferenceClient(model=f"{server.url}/v1/ha/qa")
+    context = "yara suna wasa da Bola Tinubu a gida"
+    found = client.question_answering(question="Ina yara?", context=context)
+    best = found[0] if isinstance(found, list) else found
+    assert best.answer == context[best.start : best.end] == "Bola Tinubu"
+    several = client.question_answering(question="Ina yara?", context=context, top_k=2)
+    assert isinstance(several, list)
+    assert several[0].answer == "Bola Tinubu"
+
+
+def test_sigterm_turns_readiness_off_and_answers_every_request_of_the_drain(store: Path) -> None:
+    with running(store, "--tasks", "ner", "--lang", "ha", "--drain-delay-s", "2") as server:
+        wait_until_ready(server.url)
+        before = threading.Event()
+
+        def send() -> list[int]:
+            """Statuses until the server has said five times that it is leaving."""
+            statuses, n_last = [], 0
+            while n_last < 5:
+                response = httpx2.post(f"{server.url}/v1/ha/ner", json={"inputs": tiny.SENTENCE})
+                statuses.append(response.status_code)
+                before.set()
+                n_last += response.headers.get("connection") == "close"
+            return statuses
+
+        with ThreadPoolExecutor() as senders:
+            sent = [senders.submit(send) for _ in range(3)]
+            assert before.wait(20)
+            server.process.send_signal(signal.SIGTERM)
+            while (ready := httpx2.get(f"{server.url}/readyz")).status_code == 200:
+                time.sleep(0.01)
+            assert ready.json() == {"ready": False, "draining": True, "loading": []}
+            assert httpx2.get(f"{server.url}/livez").status_code == 200
+            assert {status for future in sent for status in future.result()} == {200}
+        assert server.process.wait(20) == 0
+
+
+def test_a_request_begun_before_the_end_is_answered_after_it(store: Path) -> None:
+    with running(store, "--tasks", "ner", "--lang", "ha", "--drain-delay-s", "0") as server:
+        wait_until_ready(server.url)
+        body = json.dumps({"inputs": tiny.SENTENCE}).encode()
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST /v1/ha/ner HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+            connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:5])
+            httpx2.get(f"{server.url}/livez")
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx2.TransportError):
+                while True:
+                    httpx2.get(f"{server.url}/livez")
+            connection.sendall(body[5:])
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert server.process.wait(20) == 0
+
+
+def test_an_altered_bundle_ends_the_server_with_1(tmp_path: Path, store: Path) -> None:
+    altered = tmp_path / "store"
+    shutil.copytree(store, altered)
+    (altered / "ha" / "ner" / "1" / "model.onnx").write_bytes(b"x")
+    with running(altered, "--tasks", "ner") as server:
+        assert server.process.wait(20) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lang", "xx"], "unknown language 'xx'; choose from: ha, sw"),
+        (["--tasks", "nre"], "unknown task 'nre'; choose from: ner, nli, pos, qa"),
+        (["--port", "x"], "--port"),
+        (["--store", "/nowhere/at/all"], "/nowhere/at/all is not a folder"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_ends_at_once_with_2(
+    flags: list[str], message: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--store", str(store), *flags]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,197 @@
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from tests.app import tiny
+from tests.app.conftest import Serve
+from tests.app.test_text import TEXTS
+
+SECRET = "Bola-asirina-Tinubu"
+
+
+def problem(response: Response, status: int, slug: str) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["status"], body["type"]) == (status, status, f"urn:bistil:problem:{slug}")
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"] == response.headers["x-request-id"]
+    assert SECRET not in response.text
+    return body
+
+
+def test_ner(client: TestClient) -> None:
+    answer = client.post("/v1/ha/ner", json={"inputs": tiny.SENTENCE}).json()
+    found = [(entity["entity_group"], entity["word"], entity["start"], entity["end"]) for entity in answer]
+    assert found == [("PER", "Bola Tinubu", 0, 11), ("LOC", "Kano", 26, 30)]
+    expected = float(2.718281828459045**8 / (2.718281828459045**8 + 4))
+    assert answer[0]["score"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_pos(client: TestClient) -> None:
+    answer = client.post("/v1/ha/pos", json={"inputs": "Bola ya isa."}).json()
+    assert [(word["id"], word["text"], word["upos"]) for word in answer] == [
+        (1, "Bola", "PROPN"),
+        (2, "ya", "NOUN"),
+        (3, "isa", "VERB"),
+        (4, ".", "PUNCT"),
+    ]
+
+
+def test_nli(client: TestClient) -> None:
+    inputs = {"text": "yara suna wasa", "text_pair": "wasa"}
+    answer = client.post("/v1/ha/nli", json={"inputs": inputs}).json()
+    assert answer[0][0]["label"] == "contradiction"
+    assert sum(label["score"] for label in answer[0]) == pytest.approx(1)
+    assert client.post("/v1/ha/nli", json={"inputs": [["yara suna wasa", "wasa"]]}).json() == answer
+
+
+def test_qa(client: TestClient) -> None:
+    context = "yara suna wasa da Bola Tinubu a gida"
+    body = {"inputs": {"question": "Ina yara?", "context": context}}
+    answer = client.post("/v1/ha/qa", json=body).json()
+    assert answer["answer"] == "Bola Tinubu" == context[answer["start"] : answer["end"]]
+
+
+@pytest.mark.parametrize("task", ["ner", "pos"])
+def test_offsets_point_at_the_words_of_any_script(client: TestClient, task: str) -> None:
+    key = "word" if task == "ner" else "text"
+    texts = [text for text in TEXTS.values()]
+    parameters = {"aggregation_strategy": "none", "ignore_labels": []} if task == "ner" else {}
+    answers = client.post(f"/v1/ha/{task}", json={"inputs": texts, "parameters": parameters}).json()
+    for text, answer in zip(texts, answers, strict=True):
+        assert answer
+        assert all(text[part["start"] : part["end"]] == part[key] == part[key].strip() != "" for part in answer)
+
+
+def test_a_long_text_is_windowed_and_none_of_it_is_lost(client: TestClient) -> None:
+    response = client.post("/v1/ha/ner", json={"inputs": " ".join([tiny.SENTENCE] * 30)})
+    assert len(response.json()) == 60
+    assert int(response.headers["x-bistil-windows"]) > 1
+
+
+def test_an_empty_text_has_no_entities(client: TestClient) -> None:
+    assert client.post("/v1/ha/ner", json={"inputs": ""}).json() == []
+
+
+def test_extras_travel_in_headers(client: TestClient) -> None:
+    response = client.post("/v1/ha/ner", json={"inputs": tiny.SENTENCE}, headers={"x-request-id": "abc-1"})
+    assert response.headers["x-request-id"] == "abc-1"
+    assert response.headers["x-bistil-model"].startswith("ha/ner/1/fp32@")
+    assert response.headers["x-bistil-windows"] == "1"
+    stages = [part.split(";dur=") for part in response.headers["server-timing"].split(", ")]
+    assert [name for name, _ in stages] == ["parse", "tok", "queue", "fwd", "decode", "serialize"]
+    assert all(float(value) >= 0 for _, value in stages)
+    response = client.post("/v1/ha/ner", json={"inputs": "a"}, headers={"x-request-id": "a b\tc"})
+    assert len(response.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("path", ["/v1/xx/ner", "/v1/sw/pos", "/v1/ha/nre"])
+def test_what_is_not_served_is_a_404_that_lists_what_is(client: TestClient, path: str) -> None:
+    body = problem(client.post(path, json={"inputs": "a"}), 404, "not-served")
+    assert body["served"] == ["ha/ner", "ha/nli", "ha/pos", "ha/qa", "sw/ner"]
+    problem(client.get(f"{path}/card"), 404, "not-served")
+
+
+def test_fields_at_fault_are_pointed_at(client: TestClient) -> None:
+    body = {"inputs": SECRET, "parameters": {"aggregation_strategy": SECRET, "stride": -1}, SECRET: 1}
+    faults = problem(client.post("/v1/ha/ner", json=body), 422, "invalid-input")["errors"]
+    assert [fault["pointer"] for fault in faults] == [
+        "/parameters/aggregation_strategy",
+        "/parameters/stride",
+        "/?",
+    ]
+    faults = problem(client.post("/v1/ha/nli", json={"inputs": [SECRET, 3]}), 422, "invalid-input")["errors"]
+    assert {fault["pointer"] for fault in faults} == {"/inputs", "/inputs/1"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"inputs": "\xff"}', b"[" * 5000, b"null", b'"Bola"'])
+def test_a_body_that_is_no_request_is_refused(client: TestClient, content: bytes) -> None:
+    response = client.post("/v1/ha/ner", content=content, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
+    problem(response, response.status_code, "invalid-input" if response.status_code == 422 else "bad-request")
+
+
+def test_a_lone_surrogate_is_refused(client: TestClient) -> None:
+    content = b'{"inputs": "\\ud800"}'
+    response = client.post("/v1/ha/ner", content=content, headers={"content-type": "application/json"})
+    problem(response, 422, "invalid-input")
+
+
+def test_three_limits_are_three_problems(serve: Serve) -> None:
+    client = serve(max_body_bytes=500, max_inputs=3, max_characters=50)
+    too_large = problem(client.post("/v1/ha/ner", json={"inputs": SECRET * 100}), 413, "body-too-large")
+    assert too_large["limit"] == 500 < too_large["actual"]
+    chunks = iter([b'{"inputs": "', b"a" * 600, b'"}'])
+    headers = {"content-type": "application/json"}
+    problem(client.post("/v1/ha/ner", content=chunks, headers=headers), 413, "body-too-large")
+    body = problem(client.post("/v1/ha/ner", json={"inputs": ["a"] * 4}), 422, "invalid-input")
+    assert (body["limit"], body["actual"]) == (3, 4)
+    body = problem(client.post("/v1/ha/ner", json={"inputs": "a" * 51}), 422, "input-too-long")
+    assert (body["limit"], body["actual"]) == (50, 51)
+
+
+def test_a_question_that_fits_no_window_is_too_long(client: TestClient) -> None:
+    inputs = {"question": SECRET * 20, "context": "Kano"}
+    problem(client.post("/v1/ha/qa", json={"inputs": inputs}), 422, "input-too-long")
+
+
+def test_a_deadline_that_passes_is_a_504(serve: Serve, store: Any) -> None:
+    problem(serve(timeout_s=1e-9).post("/v1/ha/ner", json={"inputs": SECRET}), 504, "deadline-exceeded")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "soon"])
+def test_a_timeout_header_that_is_no_number_is_refused(client: TestClient, value: str) -> None:
+    response = client.post("/v1/ha/ner", json={"inputs": "a"}, headers={"x-request-timeout-ms": value})
+    problem(response, 422, "invalid-input")
+    response = client.post("/v1/ha/ner", json={"inputs": "a"}, headers={"x-request-timeout-ms": "5000"})
+    assert response.status_code == 200
+
+
+def test_models_lists_what_is_up(client: TestClient) -> None:
+    listed = client.get("/v1/models").json()["models"]
+    assert [(model["language"], model["task"]) for model in listed] == [
+        ("ha", "ner"),
+        ("ha", "nli"),
+        ("ha", "pos"),
+        ("ha", "qa"),
+        ("sw", "ner"),
+    ]
+    assert listed[0]["labels"] == list(tiny.NER_LABELS)
+    assert client.get(listed[0]["card"]).json()["codec"] == "token_classification"
+
+
+def test_a_card_is_for_programs_and_for_people(client: TestClient) -> None:
+    assert client.get("/v1/ha/ner/card").json()["scores"] == {"student": {"f1": 50.0}}
+    response = client.get("/v1/ha/ner/card", headers={"accept": "text/markdown"})
+    assert response.text == "# ha ner\n"
+    assert response.headers["content-type"].startswith("text/markdown")
+
+
+def test_probes_and_index(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"alive": True}
+    assert client.get("/readyz").json() == {"ready": True, "draining": False, "loading": []}
+    assert client.get("/v1/ha/ready").json() == {"ready": True}
+    problem(client.get("/v1/xx/ready"), 404, "not-served")
+    assert client.get("/").json()["served"] == ["ha/ner", "ha/nli", "ha/pos", "ha/qa", "sw/ner"]
+
+
+def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:
+    problem(client.get("/nowhere"), 404, "not-found")
+    problem(client.get("/v1/ha/ner"), 405, "method-not-allowed")
+
+
+def test_openapi_tells_the_truth_about_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operation = document["paths"]["/v1/{language}/ner"]["post"]
+    for code in ("404", "413", "422", "500", "503", "504"):
+        assert list(operation["responses"][code]["content"]) == ["application/problem+json"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("NerRequest")
+
+
+def test_docs_can_be_switched_off(serve: Serve) -> None:
+    client = serve(docs=False)
+    assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 404

@@ -1,0 +1,220 @@
+import asyncio
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from app.batching import Batcher
+from app.main import create_app
+from app.rows import Tensors
+from app.settings import Settings
+from app.store import Location, ModelStore, Served
+from tests.app.conftest import Serve
+from tests.app.test_batching import Gate, entered
+from tests.app.test_metrics import value
+from tests.app.test_routes import SECRET, problem
+from tests.app.tiny import NER_LABELS, FakeEngine
+
+PATH = "/v1/ha/ner"
+
+
+def zeros(inputs: Tensors) -> Tensors:
+    return {"logits": np.zeros((*inputs["input_ids"].shape, len(NER_LABELS)))}
+
+
+def served_by(store: Path, engine: FakeEngine, **options: Any) -> Served:
+    """The tiny Hausa NER bundle with another engine in it."""
+    model = ModelStore(str(store), cache=store).open(Location("ha", "ner", 1), Settings.read(threads=1))
+    model.engine.close()
+    return dataclasses.replace(model, engine=engine, batcher=Batcher(engine, pad_id=1, per_token=True, **options))
+
+
+def connect(app: Any) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app, raise_app_exceptions=False), base_url="http://tiny")
+
+
+def test_an_engine_that_fails_is_a_500_for_everyone_in_the_batch(serve: Serve, store: Path) -> None:
+    def fail(inputs: Tensors) -> Tensors:
+        raise RuntimeError(SECRET)
+
+    client = serve(served=[served_by(store, FakeEngine(fail))])
+    problem(client.post(PATH, json={"inputs": SECRET}), 500, "engine-failure")
+    assert value(client, "bistil_requests_total", lang="ha", task="ner", code="500") == 1
+    assert client.get("/livez").status_code == 200
+
+
+def test_an_error_nobody_foresaw_is_a_500_that_says_nothing(
+    serve: Serve, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object) -> None:
+        raise KeyError(SECRET)
+
+    client = serve(served=[served_by(store, FakeEngine(zeros))])
+    monkeypatch.setattr("app.tasks.token_classification.TokenClassification.decode", fail)
+    problem(client.post(PATH, json={"inputs": "Kano"}), 500, "internal-error")
+    assert value(client, "bistil_requests_total", lang="ha", task="ner", code="500") == 1
+    assert "KeyError" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_full_queue_is_a_503_with_retry_after(store: Path) -> None:
+    gate = Gate(zeros)
+    app = create_app(Settings.read(), served=[served_by(store, FakeEngine(gate), max_queue_tokens=8)])
+
+    async def scenario() -> None:
+        async with connect(app) as client:
+            first = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
+            await entered(gate)
+            second = asyncio.create_task(client.post(PATH, json={"inputs": "Bola ya isa Kano"}))
+            while app.state.service.served[0].batcher.n_waiting == 0:
+                await asyncio.sleep(0.001)
+            refused = await client.post(PATH, json={"inputs": "Bola ya isa Kano"})
+            body = problem(refused, 503, "overloaded")
+            assert refused.headers["retry-after"] == str(body["retry_after_seconds"])
+            queue = await client.get("/metrics")
+            assert "bistil_queue_depth 1.0" in queue.text
+            assert 'bistil_rejected_total{reason="overloaded"} 1.0' in queue.text
+            gate.opened.set()
+            assert [(await task).status_code for task in (first, second)] == [200, 200]
+        await app.state.service.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_takes_the_rows_out_of_the_queue(store: Path) -> None:
+    gate = Gate(zeros)
+    engine = FakeEngine(gate)
+    app = create_app(Settings.read(), served=[served_by(store, engine)])
+
+    async def scenario() -> None:
+        async with connect(app) as client:
+            first = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
+            await entered(gate)
+            late = await client.post(PATH, json={"inputs": "Kano"}, headers={"x-request-timeout-ms": "20"})
+            problem(late, 504, "deadline-exceeded")
+            gate.opened.set()
+            assert (await first).status_code == 200
+        await app.state.service.close()
+
+    asyncio.run(scenario())
+    assert len(engine.batches) == 1
+
+
+def test_a_caller_that_left_costs_nothing_and_is_counted(store: Path) -> None:
+    gate = Gate(zeros)
+    engine = FakeEngine(gate)
+    app = create_app(Settings.read(), served=[served_by(store, engine)])
+
+    async def leave() -> None:
+        body = b'{"inputs": "Kano"}'
+        messages = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": "POST",
+            "path": PATH,
+            "raw_path": PATH.encode(),
+            "query_string": b"",
+        }
+        scope |= {"headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "", "asgi": {}}
+
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                assert message["status"] == 499
+
+        await app(scope, receive, send)
+
+    async def scenario() -> str:
+        async with connect(app) as client:
+            first = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
+            await entered(gate)
+            await leave()
+            assert app.state.service.served[0].batcher.n_waiting == 0
+            gate.opened.set()
+            await first
+            text = (await client.get("/metrics")).text
+        await app.state.service.close()
+        return text
+
+    text = asyncio.run(scenario())
+    assert len(engine.batches) == 1
+    assert "bistil_client_gone_total 1.0" in text
+    assert 'bistil_requests_total{code="499",lang="ha",task="ner"} 1.0' in text
+
+
+def test_a_stuck_engine_fails_livez_and_a_busy_one_does_not(store: Path) -> None:
+    for stuck_after_s, status in ((0.001, 503), (60.0, 200)):
+        gate = Gate(zeros)
+        app = create_app(Settings.read(stuck_after_s=stuck_after_s), served=[served_by(store, FakeEngine(gate))])
+
+        async def scenario(app: Any = app, gate: Gate = gate) -> int:
+            async with connect(app) as client:
+                first = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
+                await entered(gate)
+                await asyncio.sleep(0.01)
+                live = await client.get("/livez")
+                gate.opened.set()
+                await first
+            await app.state.service.close()
+            return live.status_code
+
+        assert asyncio.run(scenario()) == status
+
+
+def test_models_load_behind_live_probes(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = threading.Event()
+    real = ModelStore.open
+
+    def slow(self: ModelStore, location: Location, settings: Settings) -> Served:
+        if location.language == "sw":
+            assert opened.wait(10)
+        return real(self, location, settings)
+
+    monkeypatch.setattr(ModelStore, "open", slow)
+    app = create_app(Settings.read(store=str(store), threads=1, tasks="ner"))
+
+    async def scenario() -> None:
+        async with app.router.lifespan_context(app), connect(app) as client:
+            problem(await client.post(PATH, json={"inputs": "Kano"}), 503, "not-ready")
+            while len(app.state.service.served) < 1:
+                await asyncio.sleep(0.005)
+            assert (await client.get("/livez")).status_code == 200
+            assert (await client.get("/readyz")).status_code == 503
+            assert (await client.get("/readyz")).json()["loading"] == ["sw/ner"]
+            assert (await client.get("/v1/ha/ready")).status_code == 200
+            assert (await client.get("/v1/sw/ready")).status_code == 503
+            assert (await client.post(PATH, json={"inputs": "Kano"})).status_code == 200
+            refused = await client.post("/v1/sw/ner", json={"inputs": "Kano"})
+            problem(refused, 503, "not-ready")
+            assert refused.headers["retry-after"] == "1"
+            opened.set()
+            while not app.state.service.ready:
+                await asyncio.sleep(0.005)
+            assert (await client.get("/readyz")).status_code == 200
+            app.state.service.draining = True
+            assert (await client.get("/readyz")).json() == {"ready": False, "draining": True, "loading": []}
+            last = await client.post(PATH, json={"inputs": "Kano"})
+            assert (last.status_code, last.headers["connection"]) == (200, "close")
+
+    asyncio.run(scenario())
+    assert app.state.service.served[0].batcher.alive
+
+
+def test_a_bundle_that_cannot_be_loaded_keeps_the_server_unready(store: Path) -> None:
+    app = create_app(Settings.read(store=str(store), lang="xx"))
+
+    async def scenario() -> None:
+        async with app.router.lifespan_context(app), connect(app) as client:
+            while app.state.service.failure is None:
+                await asyncio.sleep(0.005)
+            assert (await client.get("/readyz")).status_code == 503
+
+    asyncio.run(scenario())
+    assert "unknown language 'xx'" in str(app.state.service.failure)

@@ -1,0 +1,62 @@
+import pytest
+import regex
+
+from app.text import snap, trim, words
+
+TEXTS = {
+    "hausa": "'Yan sanda sun isa gidan ma'aikatan jami'ar Kano, ƙasar Hausa.",
+    "yoruba nfc": "Ààrẹ Tinúbú ní Èkó.",
+    "yoruba nfd": "A\u0300a\u0300rẹ\u0323 Tinu\u0301bu\u0301 ni\u0301 E\u0300ko\u0301.",
+    "arabic": "السَّلامُ عَلَيْكُم، كيف الحال؟ ١٢٣",
+    "hebrew": "שָׁלוֹם עוֹלָם!",
+    "hindi": "नमस्ते दुनिया। क्षेत्र",
+    "thai": "น้ำใจ สวัสดี",
+    "chinese": "東京は大きい。",
+    "korean": "한국어 \u1112\u1161\u11ab",
+    "emoji": "a 👩\u200d👩\u200d👧 🇳🇬🇰🇪 👍🏽 x️⃣ 🏴\U000e0067\U000e0062\U000e007f!",
+    "spaces": "  a\u00a0b\tc\r\nd\u200be\ufeff ",
+    "numbers": "3,000 10:30 1/2 U.S. www.example.com e-mail a_b",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_words_are_sorted_apart_trimmed_and_on_grapheme_boundaries(text: str) -> None:
+    found = words(text)
+    boundaries = {0, *(match.end() for match in regex.finditer(r"\X", text))}
+    end_before = 0
+    for start, end in found:
+        assert end_before <= start < end <= len(text)
+        assert text[start:end] == text[start:end].strip()
+        assert {start, end} <= boundaries
+        end_before = end
+    covered = {index for start, end in found for index in range(start, end)}
+    assert all(index in covered for index, character in enumerate(text) if character.isalnum())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'Yan sanda sun isa.", ["'Yan", "sanda", "sun", "isa", "."]),
+        ("wani 'haka' ne", ["wani", "'", "haka", "'", "ne"]),
+        ("jami'an ma'aikata", ["jami'an", "ma'aikata"]),
+        ("N3,000 a 10:30", ["N3,000", "a", "10:30"]),
+        ("ta ce:“eh”", ["ta", "ce", ":", "“", "eh", "”"]),
+        ("東京は", ["東", "京", "は"]),
+        ("👍🏽👍", ["👍🏽", "👍"]),
+        ("", []),
+        (" \n\t", []),
+    ],
+)
+def test_words_by_hand(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in words(text)] == expected
+
+
+def test_trim_drops_white_space_at_both_ends() -> None:
+    assert trim("  ab ", 0, 5) == (2, 4)
+    assert trim("   ", 1, 3) == (1, 1)
+
+
+def test_snap_widens_to_the_clusters_it_touches() -> None:
+    text = "Tinu\u0301bu\u0301 👩\u200d👧"
+    assert snap(text, [(0, 7), (4, 7), (9, 10)]) == [(0, 8), (3, 8), (9, 12)]
+    assert snap("plain text", [(0, 6)]) == [(0, 5)]

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from app.engines.base import Engine
+from app.errors import DataError
+from app.rows import Tensors
+from distill.benchmark import compare
+
+
+class Clock:
+    """A clock that engines move; nothing here waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Timed:
+    def __init__(self, clock: Clock, seconds: float, calls: list[str], name: str) -> None:
+        self.clock, self.seconds, self.calls, self.name = clock, seconds, calls, name
+
+    @classmethod
+    def open(cls, *_: object, **__: object) -> "Timed":
+        raise NotImplementedError
+
+    def run(self, inputs: Tensors) -> Tensors:
+        self.calls.append(self.name)
+        self.clock.now += self.seconds * inputs["input_ids"].size
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def engines(clock: Clock, calls: list[str]) -> tuple[Engine, Engine]:
+    return Timed(clock, 0.006, calls, "teacher"), Timed(clock, 0.002, calls, "student")
+
+
+def test_the_ratio_and_the_medians_are_those_of_the_clock() -> None:
+    clock, calls = Clock(), []  # type: ignore[var-annotated]
+    batches: list[Tensors] = [{"input_ids": np.zeros((1, n), np.int64)} for n in (1, 2, 4)]
+    found = compare(*engines(clock, calls), batches, rounds=4, clock=clock)
+    assert found["speedup"] == pytest.approx(3) and found["low"] == pytest.approx(3) == pytest.approx(found["high"])
+    assert found["teacher_ms"] == pytest.approx(12) and found["student_ms"] == pytest.approx(4)
+    assert (found["rounds"], found["batches"]) == (4, 3)
+
+
+def test_who_goes_first_alternates() -> None:
+    clock, calls = Clock(), []  # type: ignore[var-annotated]
+    compare(*engines(clock, calls), [{"input_ids": np.zeros((1, 1), np.int64)}], rounds=4, clock=clock)
+    timed = calls[2:]
+    assert timed[::2] == ["teacher", "student"] * 2 and timed[1::2] == ["student", "teacher"] * 2
+
+
+def test_nothing_to_time_is_an_error() -> None:
+    with pytest.raises(DataError, match="at least one batch"):
+        compare(*engines(Clock(), []), [], rounds=1)

@@ -1,0 +1,164 @@
+"""The whole path in miniature: one command from a teacher and a data folder to bundles that serve."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.bundle import Bundle
+from app.predictor import Predictor
+from app.tasks.question_answering import QuestionItem
+from app.tasks.sequence_classification import PairItem
+from app.tasks.token_classification import TokenItem
+from distill.__main__ import main
+from distill.delta import SparseDelta
+from tests.distill import corpora
+from tests.distill.tiny import tiny_teacher
+
+SMALL = (
+    "phase1.schedule.steps=24",
+    "phase1.schedule.checkpoint_every=4",
+    "phase1.schedule.evaluate_every=8",
+    "phase1.sequence_length=32",
+    "phase1.batch_size=4",
+    "phase1.heldout=0.2",
+    "export.rounds=1",
+    "export.calibration_texts=40",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpora.write(tmp_path_factory.mktemp("data"))
+
+
+def arguments(folder: Path, data: Path, *extra: str, family: str = "xlm-roberta") -> list[str]:
+    teacher = folder / "teacher"
+    if not teacher.is_dir():
+        torch.manual_seed(0)
+        tiny_teacher(family, teacher)
+    places = {"teacher": teacher, "data": data, "out": folder / "runs", "store": folder / "store"}
+    options = [part for name, place in places.items() for part in (f"--{name}", str(place))]
+    return ["build", "--tgt", "ha", *options, *extra, *SMALL]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "distill", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.mark.slow
+def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, data: Path) -> None:
+    assert main(arguments(tmp_path, data)) == 0
+    assert main(["verify", str(tmp_path / "store")]) == 0
+    items: dict[str, Any] = {
+        "ner": TokenItem("Aisha ta tafi Kano jiya."),
+        "pos": TokenItem("Aisha ta tafi Kano jiya."),
+        "nli": PairItem("Aisha tana Kano.", "Aisha tana nan."),
+        "qa": QuestionItem("Ina Aisha?", "Aisha is in Kano today."),
+    }
+    for task, item in items.items():
+        manifest = Bundle.open(tmp_path / "store" / "ha" / task / "1").manifest
+        assert manifest.layer_map == (1, 3) and manifest.teacher["unk_rate"]["ha"]["after"] <= 0.01
+        assert {"teacher", "student"} <= set(manifest.scores)
+        predictor: Predictor[Any, Any] = Predictor.open(tmp_path / "store" / "ha" / task / "1")
+        prediction = predictor.predict([item])[0]
+        predictor.close()
+        if task in ("ner", "pos"):
+            words = [item.text[word.start : word.end] for word in prediction.words]
+            assert words == ["Aisha", "ta", "tafi", "Kano", "jiya", "."]
+        card = (tmp_path / "store" / "ha" / task / "1" / "card.md").read_text()
+        assert "## Licence" in card and "teacher" in card
+
+
+@pytest.mark.slow
+def test_a_build_killed_at_three_stages_ends_like_an_uninterrupted_one(tmp_path: Path, data: Path) -> None:
+    torch.manual_seed(0)
+    tiny_teacher("xlm-roberta", tmp_path / "whole" / "teacher")
+    shutil.copytree(tmp_path / "whole" / "teacher", tmp_path / "cut" / "teacher")
+    whole = start(arguments(tmp_path / "whole", data, "--tasks", "ner"))
+    told, _ = whole.communicate()
+    assert whole.returncode == 0, told.decode()
+    command = arguments(tmp_path / "cut", data, "--tasks", "ner")
+    runs = tmp_path / "cut" / "runs" / "en-ha"
+    for sign in (
+        runs / "distill" / "checkpoint" / "run.json",
+        runs / "ner" / "teach" / "log.jsonl",
+        runs / "ner" / "transfer" / "mask.safetensors",
+    ):
+        process = start(command)
+        while not sign.exists() and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, "the build ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "cut" / "store").exists()
+    finished = start(command)
+    output, _ = finished.communicate()
+    assert finished.returncode == 0, output.decode()
+    deltas = [
+        SparseDelta.load(tmp_path / name / "runs" / "en-ha" / "ner" / "transfer" / "delta.safetensors")
+        for name in ("whole", "cut")
+    ]
+    for name, (indices, values) in deltas[0].sparse.items():
+        assert torch.equal(indices, deltas[1].sparse[name][0]) and torch.equal(values, deltas[1].sparse[name][1])
+    manifests = [Bundle.open(tmp_path / name / "store" / "ha" / "ner" / "1").manifest for name in ("whole", "cut")]
+    assert manifests[0].scores == manifests[1].scores
+    assert manifests[0].files["model.onnx"] == manifests[1].files["model.onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_teachers_of_the_other_families_build_too(tmp_path: Path, data: Path, family: str) -> None:
+    assert main(arguments(tmp_path, data, "--tasks", "ner", family=family)) == 0
+    assert main(["verify", str(tmp_path / "store")]) == 0
+
+
+def test_every_missing_file_is_named_before_the_work_starts(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tmp_path, data, "--tasks", "ner,pos")
+    command[command.index("--tgt") + 1] = "yo"
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    for part in ("yo.txt", "ner/yo", "pos/yo"):
+        assert part in error
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        (("--tasks", "nre"), "ner, pos, nli, qa"),
+        (("student.layer_reduction_factor=3",), "1, 2, 4"),
+        (("phase1.stepz=3",), "phase1.stepz"),
+        (("--preset", "fast"), "paper, quick"),
+        (("phase1.objective.hiden=1.0",), "hidden_states"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_lists_the_choices(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...], told: str
+) -> None:
+    assert main(arguments(tmp_path, data, *extra)) == 2
+    assert told in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_later_stage_alone_says_which_one_comes_first(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tmp_path, data, "--tasks", "ner")
+    assert main(["transfer", *command[1:]]) == 2
+    assert "python -m distill distill" in capsys.readouterr().err
+
+
+def test_verifying_an_empty_store_says_what_was_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "manifest.json" in capsys.readouterr().err

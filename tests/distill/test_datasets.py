@@ -1,0 +1,208 @@
+import hashlib
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import DataError, UnknownChoice
+from distill.datasets import Corpus, read
+from distill.datasets.base import held_out
+from distill.datasets.iob import iob2
+from distill.tasks.base import NER_LABELS, NLI_LABELS, UPOS, Span
+
+
+def put(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode()
+    path.write_bytes(lzma.compress(data) if name.endswith(".xz") else data)
+    return path
+
+
+def put_lines(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    return put(folder, name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def pair(split: str, premise: str, label: str = "neutral") -> dict[str, str]:
+    return {"split": split, "premise": premise, "hypothesis": "Yes .", "label": label}
+
+
+def squad(*questions: tuple[str, str, list[tuple[int, str]]]) -> str:
+    paragraphs = [
+        {
+            "context": context,
+            "qas": [{"question": question, "answers": [{"answer_start": s, "text": t} for s, t in answers]}],
+        }
+        for question, context, answers in questions
+    ]
+    return json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]})
+
+
+def words_of(corpus: Corpus, index: int) -> list[str]:
+    item = corpus.examples[index].item
+    return [item.text[start:end] for start, end in item.words]
+
+
+def test_ner_words_are_joined_by_one_space_and_other_types_become_outside(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "ner/ha/test.conll.xz",
+        "-DOCSTART- -X- O O\n\nMusa B-PER\nBello\tI-PER\n\nYau  B-DATE\nda I-DATE\n O\nKano I-LOC\n ʼYar’aduwa O\n\n\n",
+    )
+    corpus = read("ner", tmp_path, "ha", "test")
+    assert [example.item.text for example in corpus.examples] == ["Musa Bello", "Yau da Kano ʼYar’aduwa"]
+    assert words_of(corpus, 1) == ["Yau", "da", "Kano", "ʼYar’aduwa"]
+    assert corpus.examples[1].gold == ("O", "O", "B-LOC", "O")
+    assert corpus.labels == NER_LABELS
+
+
+def test_iob1_becomes_iob2() -> None:
+    tags = ["I-PER", "I-PER", "B-PER", "O", "I-ORG", "I-LOC", "I-MISC", "I-LOC"]
+    assert iob2(tags) == ("B-PER", "I-PER", "B-PER", "O", "B-ORG", "B-LOC", "O", "B-LOC")
+
+
+def test_an_ill_formed_tag_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+    put(tmp_path, "ner/ha/train.conll", "Musa B-PER\nBello\n")
+    with pytest.raises(DataError, match=r"train\.conll:2 .*'token tag'"):
+        read("ner", tmp_path, "ha", "train")
+
+
+def test_conllu_keeps_syntactic_words_only(tmp_path: Path) -> None:
+    columns = "\t_\t{}\t_\t_\t0\troot\t_\t_\n"
+    text = "# text = du pain\n1-2\tdu" + columns.format("_") + "1\tde" + columns.format("ADP") + "2\tle"
+    text += columns.format("DET") + "2.1\tx" + columns.format("VERB") + "3\t2 001" + columns.format("NEW") + "\n"
+    put(tmp_path, "pos/ud/fr_a/train.conllu", text)
+    put(tmp_path, "pos/ud/fr_b/train.conllu.xz", text)
+    corpus = read("pos", tmp_path, "fr", "train")
+    assert len(corpus.examples) == 2 and corpus.labels == UPOS
+    assert words_of(corpus, 0) == ["de", "le", "2 001"]
+    assert corpus.examples[0].gold == ("ADP", "DET", "X")
+
+
+def test_conllu_with_other_columns_is_an_error(tmp_path: Path) -> None:
+    put(tmp_path, "pos/ud/fr_a/train.conllu", "1\tle\tDET\n")
+    with pytest.raises(DataError, match="10 tab-separated columns"):
+        read("pos", tmp_path, "fr", "train")
+
+
+def test_two_column_pos_tokens_may_hold_spaces_and_unknown_tags_become_x(tmp_path: Path) -> None:
+    put(tmp_path, "pos/masakhapos/ha/dev.conll", "2 001 NUM\nLitafi NOUN\nwo _\n")
+    corpus = read("pos", tmp_path, "ha", "dev")
+    assert words_of(corpus, 0) == ["2 001", "Litafi", "wo"]
+    assert corpus.examples[0].gold == ("NUM", "NOUN", "X")
+
+
+def test_xnli_is_for_evaluation_alone(tmp_path: Path) -> None:
+    put_lines(tmp_path, "nli/en_small.jsonl.xz", [pair("train", "A"), pair("dev", "B"), pair("train", "N", "-")])
+    put_lines(tmp_path, "nli/en_xnli.jsonl", [pair("validation", "C"), pair("test", "D", "entailment")])
+    put_lines(tmp_path, "nli/ende.jsonl", [pair("train", "wrong language")])
+    found = {
+        split: [e.item.text for e in read("nli", tmp_path, "en", split).examples] for split in ("train", "dev", "test")
+    }
+    assert found == {"train": ["A"], "dev": ["C"], "test": ["D"]}
+    assert read("nli", tmp_path, "en", "test").labels == NLI_LABELS
+
+
+def test_a_training_set_without_dev_gives_up_a_fixed_tenth_and_keeps_premises_together(tmp_path: Path) -> None:
+    put_lines(tmp_path, "nli/en_a.jsonl", [pair("train", f"Premise {i // 2}") for i in range(400)])
+    train = [example.item.text for example in read("nli", tmp_path, "en", "train").examples]
+    dev = [example.item.text for example in read("nli", tmp_path, "en", "dev").examples]
+    assert len(train) + len(dev) == 400 and 10 <= len(dev) <= 70
+    assert not set(train) & set(dev)
+    assert dev == [example.item.text for example in read("nli", tmp_path, "en", "dev").examples]
+
+
+def test_an_unknown_nli_label_is_an_error_that_lists_the_choices(tmp_path: Path) -> None:
+    put_lines(tmp_path, "nli/en_a.jsonl", [pair("train", "A", "maybe")])
+    with pytest.raises(DataError, match=r"'maybe'.*entailment, neutral, contradiction"):
+        read("nli", tmp_path, "en", "train")
+
+
+def test_squad_answers_are_placed_where_stated_else_at_the_first_whole_word(tmp_path: Path) -> None:
+    context = "Kanoma and Kano, then Kano again."
+    questions = [("Where?", context, [(22, "Kano"), (5, "Kano"), (5, "Lagos")]), ("Who?", context, [])]
+    put(tmp_path, "qa/squad_sw_train.json", squad(*questions))
+    (example,) = read("qa", tmp_path, "sw", "train").examples
+    assert example.gold == (Span(22, "Kano"), Span(11, "Kano"), Span(-1, "Lagos"))
+
+
+def test_english_pools_its_evaluation_sets_without_repeats_and_keeps_contexts_apart(tmp_path: Path) -> None:
+    questions = [(f"Q{i}?", f"The answer {i // 2} is here.", [(0, "The answer")]) for i in range(100)]
+    put(tmp_path, "qa/squad_en_dev_1.1.json.xz", squad(*questions))
+    put(tmp_path, "qa/squad_en_dev_v2.0.json", squad(("Other?", "Other context", [(0, "Other")])))
+    put(tmp_path, "qa/xquad_en.json", squad(*questions[:20], ("New?", "New words.", [(0, "New")])))
+    one, several = [{"start": 4, "string": "fox"}], [{"start": 0, "string": "The"}, {"start": 4, "string": "fox"}]
+    qed = {"question_text": "what", "paragraph_text": "The fox ran", "original_nq_answers": [several, one]}
+    put_lines(tmp_path, "qa/qed_dev.jsonl", [qed])
+    train, dev = (read("qa", tmp_path, "en", split).examples for split in ("train", "dev"))
+    contexts = [{example.item.context for example in part} for part in (train, dev)]
+    assert not contexts[0] & contexts[1] and contexts[1]
+    assert len(train) + len(dev) == 102
+    assert all(held_out(context) for context in contexts[1])
+    (fox,) = [example for example in (*train, *dev) if example.item.question == "what"]
+    assert fox.gold == (Span(4, "fox"),)
+
+
+def test_afriqa_asks_in_the_language_of_a_pivot_context(tmp_path: Path) -> None:
+    def row(split: str, text: list[str | None], start: list[int], context: str | None) -> dict[str, Any]:
+        answer = {"text": text, "answer_start": start}
+        return {"split": split, "question_lang": "Wane gari? ", "context": context, "answer_pivot": answer}
+
+    rows = [
+        row("test", ["Kano"], [3], "In Kano."),
+        row("test", ["yes"], [0], "In Kano."),
+        row("test", [None], [], "In Kano."),
+        row("test", ["Kano"], [0], None),
+        row("train", ["yes"], [0], "In Kano."),
+        row("train", ["Kano"], [3], "In Kano."),
+    ]
+    put_lines(tmp_path, "qa/afriqa_ha.jsonl", rows)
+    test = read("qa", tmp_path, "ha", "test").examples
+    assert [example.gold for example in test] == [(Span(3, "Kano"),), (Span(-1, "yes"),)]
+    assert test[0].item.question == "Wane gari?"
+    put_lines(tmp_path, "qa/afriqa_ha.jsonl", [*rows, row("dev", ["Kano"], [3], "In Kano.")])
+    assert [example.gold for example in read("qa", tmp_path, "ha", "train").examples] == [(Span(3, "Kano"),)]
+
+
+def test_provenance_names_file_hash_licence_and_rows(tmp_path: Path) -> None:
+    path = put(tmp_path, "ner/ha/test.conll", "Musa B-PER\n\nAudu B-PER\n")
+    put(tmp_path, "MANIFEST.tsv", "path\trows\tlicence\tredistribute\nner/ha/test.conll\t2\tCC-BY-4.0\tyes\n")
+    assert read("ner", tmp_path, "ha", "test").files == [
+        {
+            "path": "ner/ha/test.conll",
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "licence": "CC-BY-4.0",
+            "redistribute": "yes",
+            "rows": 2,
+        }
+    ]
+
+
+@pytest.mark.parametrize("task", ["ner", "pos", "nli", "qa"])
+def test_missing_data_is_an_error_that_names_the_paths_looked_for(tmp_path: Path, task: str) -> None:
+    with pytest.raises(DataError, match=rf"{tmp_path}/{task}/.*xx.*plain or with \.xz"):
+        read(task, tmp_path, "xx", "test")
+
+
+def test_a_missing_folder_and_unknown_names_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read("ner", tmp_path / "nothing", "ha", "test")
+    with pytest.raises(UnknownChoice, match="ner, pos, nli, qa"):
+        read("chunking", tmp_path, "ha", "test")
+    with pytest.raises(UnknownChoice, match="train, dev, test"):
+        read("ner", tmp_path, "ha", "eval")
+
+
+def test_wrong_encoding_broken_compression_and_empty_files_are_errors(tmp_path: Path) -> None:
+    path = put(tmp_path, "ner/ha/test.conll", "")
+    with pytest.raises(DataError, match="holds no sentence"):
+        read("ner", tmp_path, "ha", "test")
+    path.write_bytes("Musa B-PER\nÉ O\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"test\.conll:2 is not UTF-8"):
+        read("ner", tmp_path, "ha", "test")
+    path.unlink()
+    (path.parent / "test.conll.xz").write_bytes(b"no xz")
+    with pytest.raises(DataError, match="no readable xz"):
+        read("ner", tmp_path, "ha", "test")

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from distill.__main__ import main
+from distill.pretrain import masked_loss
+from distill.teacher import load_teacher
+from tests.distill import corpora
+
+CONFIG = """
+out = "{out}"
+text = ["{data}/text"]
+languages = ["en", "ha"]
+vocabulary = 120
+sequence_length = 24
+batch_size = 8
+heldout = 0.1
+architecture = {{ layers = 2, hidden_size = 16, heads = 2, intermediate_size = 32, positions = 64 }}
+schedule = {{ steps = {steps}, learning_rate = 3e-3, warmup_steps = 5, optimizer = "muon", precision = "fp32" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain")
+    corpora.write(folder / "data")
+    for name, steps in (("short", 2), ("long", 120)):
+        config = folder / f"{name}.toml"
+        config.write_text(CONFIG.format(out=folder / name, data=folder / "data", steps=steps))
+        assert main(["pretrain", str(config), "--work", str(folder / f"{name}-work")]) == 0
+    return folder
+
+
+def test_more_training_lowers_the_held_out_loss_of_every_language(folder: Path) -> None:
+    short, long = (json.loads((folder / name / "heldout.json").read_text()) for name in ("short", "long"))
+    assert set(long) == {"en", "ha"} and all(long[language] < short[language] - 0.5 for language in long)
+
+
+def test_the_result_is_a_teacher_in_half_precision(folder: Path) -> None:
+    assert AutoModelForMaskedLM.from_pretrained(folder / "long").dtype == torch.float16
+    model, tokenizer = load_teacher(folder / "long")
+    assert model.config.model_type == "xlm-roberta" and tokenizer.mask_token_id is not None
+    text = "Aisha ta tafi Kano jiya ."
+    assert AutoTokenizer.from_pretrained(folder / "long")(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_punctuation_is_one_piece_whether_or_not_a_space_precedes(folder: Path) -> None:
+    _, tokenizer = load_teacher(folder / "long")
+    assert tokenizer.tokenize("Kano.")[-1] == tokenizer.tokenize("Kano .")[-1] == "▁."
+
+
+def test_the_sparse_loss_equals_that_of_transformers(folder: Path) -> None:
+    model, _ = load_teacher(folder / "long")
+    ids = torch.randint(5, 60, (3, 12), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.arange(12) % 4 == 1, ids, -100)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    with torch.no_grad():
+        torch.testing.assert_close(masked_loss(model, batch), model(**batch).loss, atol=1e-5, rtol=0)

@@ -1,0 +1,44 @@
+from rich.console import Console
+
+from app.bundle import Manifest, Variant
+from distill.report import card, table
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        language="ha",
+        task="ner",
+        codec="token_classification",
+        revision=3,
+        labels=("O", "B-PER"),
+        max_length=128,
+        stride=32,
+        pad_id=1,
+        variants=(Variant(name="int8", file="model_int8.onnx", precision="int8", scores={"f1": 61.234}),),
+        source_languages=("en",),
+        teacher={"name": "mmt", "layers": 12},
+        layer_map=(1, 3),
+        scores={"teacher": {"f1": 70.0}, "student": {"f1": 65.5}},
+        benchmark={"speedup": 2.013, "student_ms": 1.5},
+        data=[{"path": "ner/en/train.conll", "rows": 10, "licence": "research only", "redistribute": "no"}],
+        licence="CC-BY-NC-4.0",
+    )
+
+
+def test_the_card_states_scores_beside_the_teachers_the_data_and_the_licence() -> None:
+    text = card(manifest())
+    assert text.startswith("# ha/ner, revision 3\n")
+    assert "| teacher | 70.00 |" in text and "| student | 65.50 |" in text
+    assert "| int8 | `model_int8.onnx` | int8 | f1 61.23 |" in text
+    assert "| ner/en/train.conll | 10 | research only | no |" in text
+    assert "CC-BY-NC-4.0." in text and "speedup: 2.01" in text and "0 <- 1, 1 <- 3" in text
+
+
+def test_the_table_has_a_column_for_every_key() -> None:
+    found = table([{"task": "ner", "teacher": 70.0}, {"task": "pos", "student": 3}], title="scores")
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(found)
+    assert [column.header for column in found.columns] == ["task", "teacher", "student"]
+    assert found.row_count == 2 and [column.justify for column in found.columns] == ["left", "right", "right"]
+    assert "70.00" in captured.get()

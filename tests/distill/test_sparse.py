@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForTokenClassification, PreTrainedModel
+
+from app.errors import ConfigError, DataError
+from distill.delta import SparseDelta
+from distill.sparse import Sparse, find_mask, maskable, sparse_fine_tune
+from distill.training import Batch, Schedule
+from tests.distill.tiny import tiny_teacher
+
+
+def make(folder: Path) -> PreTrainedModel:
+    torch.manual_seed(0)
+    source = folder if (folder / "config.json").is_file() else tiny_teacher("xlm-roberta", folder, layers=2, hidden=16)
+    model: PreTrainedModel = AutoModelForTokenClassification.from_pretrained(source, num_labels=3)
+    return model
+
+
+def batches(index: int) -> Batch:
+    generator = torch.Generator().manual_seed(index)
+    ids = torch.randint(5, 60, (4, 9), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids % 3}
+
+
+def tune(folder: Path, *, stop_at: int | None = None, freeze: bool = False) -> tuple[PreTrainedModel, Sparse]:
+    model = make(folder / "model")
+    calls = 0
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        if stop_at is not None and calls > stop_at:
+            raise KeyboardInterrupt
+        return {"task": model(**batch).loss}
+
+    schedule = Schedule(steps=6, learning_rate=1e-3, checkpoint_every=2, precision="fp32")
+    return model, sparse_fine_tune(
+        model,
+        loss,
+        batches,
+        full=schedule,
+        sparse=schedule,
+        density=0.08,
+        freeze_layer_norm=freeze,
+        folder=folder / "work",
+        score=None,
+    )
+
+
+def test_exactly_k_entries_change_and_the_rest_stays_bit_identical(tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in make(tmp_path / "model").named_parameters()}
+    model, result = tune(tmp_path)
+    names = maskable(model)
+    assert "classifier.weight" not in names and any("word_embeddings" in name for name in names)
+    k = int(0.08 * sum(before[name].numel() for name in names))
+    after = dict(model.named_parameters())
+    assert result.delta.n_entries == k
+    for name in names:
+        changed = (after[name] != before[name]).flatten().nonzero().squeeze(1)
+        assert set(changed.tolist()) <= set(result.delta.sparse[name][0].tolist())
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
+@pytest.mark.parametrize("stop_at", [3, 6, 9])
+def test_a_run_killed_in_either_phase_gives_the_same_delta(tmp_path: Path, stop_at: int) -> None:
+    _, whole = tune(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        tune(tmp_path / "b", stop_at=stop_at)
+    _, resumed = tune(tmp_path / "b")
+    for name, (indices, values) in whole.delta.sparse.items():
+        assert torch.equal(indices, resumed.delta.sparse[name][0]) and torch.equal(
+            values, resumed.delta.sparse[name][1]
+        )
+
+
+def test_a_saved_delta_reproduces_the_logits_and_reverts(tmp_path: Path) -> None:
+    model, result = tune(tmp_path)
+    model.eval()
+    inputs = {name: value for name, value in batches(99).items() if name != "labels"}
+    result.delta.save(tmp_path / "delta.safetensors", metadata={"task": "test"})
+    fresh = make(tmp_path / "model").eval()
+    original = {name: value.clone() for name, value in fresh.named_parameters()}
+    loaded = SparseDelta.load(tmp_path / "delta.safetensors")
+    loaded.apply(fresh)
+    torch.testing.assert_close(fresh(**inputs).logits, model(**inputs).logits, atol=1e-6, rtol=0)
+    loaded.revert(fresh, dense=original)
+    for name, value in fresh.named_parameters():
+        torch.testing.assert_close(value, original[name], atol=1e-7, rtol=0)
+
+
+def test_frozen_layer_norms_are_neither_masked_nor_moved(tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in make(tmp_path / "model").named_parameters()}
+    model, result = tune(tmp_path, freeze=True)
+    norms = [name for name in before if "LayerNorm" in name]
+    assert norms and not set(norms) & set(result.delta.sparse)
+    assert all(torch.equal(dict(model.named_parameters())[name], before[name]) for name in norms)
+
+
+def test_ties_are_broken_to_exactly_k() -> None:
+    before = {"a": torch.zeros(3, 2), "b": torch.zeros(4)}
+    after = {"a": torch.ones(3, 2), "b": torch.tensor([1.0, -5.0, 1.0, 0.0])}
+    mask = find_mask(before, after, ["a", "b"], 0.3)
+    assert mask["a"].tolist() == [[True, True], [False, False], [False, False]]
+    assert mask["b"].tolist() == [False, True, False, False]
+
+
+def test_a_density_that_keeps_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="density"):
+        find_mask({"a": torch.zeros(3)}, {"a": torch.ones(3)}, ["a"], 0.1)
+    with pytest.raises(ConfigError, match="density"):
+        find_mask({"a": torch.zeros(3)}, {"a": torch.ones(3)}, ["a"], 1.5)
+
+
+def test_a_delta_of_another_model_is_refused(tmp_path: Path) -> None:
+    delta = SparseDelta(sparse={"nowhere": (torch.tensor([0]), torch.tensor([1.0]))}, dense={})
+    with pytest.raises(DataError, match="nowhere"):
+        delta.apply(make(tmp_path))
