@@ -61,7 +61,7 @@ class Build:
     text: tuple[Path, ...] = ()
     out: Path = Path("runs")
     store: Path = Path("model_store")
-    licence: str = "see the data table"
+    licence: str = ""
     student: Student = field(default_factory=Student)
     export: Export = field(default_factory=Export)
 

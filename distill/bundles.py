@@ -1,5 +1,6 @@
 """The last stage of a build: a task student becomes a bundle, timed against its teacher under the same engine."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,12 @@ from distill import config as configuration
 from distill import datasets, stage
 from distill.benchmark import compare
 from distill.build import Build, identity, sample_texts
+from distill.corpus import files
+from distill.datasets.base import provenance
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import export_onnx
 from distill.publish import publish
+from distill.report import licence
 from distill.tasks.base import training_task
 from distill.teach import open_model, read_sources, thin
 from distill.teacher import resolve
@@ -92,7 +96,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
             "data": [*taught["data"], *scored["data"]],
             "config": _recipe(build, task),
             "seed": tuning.seed,
-            "licence": build.licence,
+            "licence": build.licence or licence([*taught["data"], *scored["data"], *teacher_data(build)]),
         }
         bundle = publish(
             model,
@@ -121,6 +125,16 @@ def export(build: Build, task: str) -> dict[str, Any]:
         stage.discard(build.folder / task / "export", "stage.json")
         report = stage.run(build.folder / task / "export", inputs, work)
     return report
+
+
+def teacher_data(build: Build) -> list[dict[str, Any]]:
+    """The text that teacher and student have read: a teacher made by `pretrain` says what it was, others do not."""
+    told = resolve(build.teacher) / "pretrain.json"
+    before = json.loads(told.read_text(encoding="utf-8"))["data"] if told.is_file() else []
+    read = [
+        provenance(path, path.parent.parent) for language in build.languages for path in files(build.texts, language)
+    ]
+    return [*before, *read]
 
 
 def verify(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaCon
 
 from distill import config as configuration
 from distill import cooccurrence
-from distill.corpus import Blocks, Masking, MonolingualBatches, lines, pack, temperature_shares
+from distill.corpus import Blocks, Masking, MonolingualBatches, files, lines, pack, temperature_shares
+from distill.datasets.base import provenance
+from distill.report import teacher_card
 from distill.training import Batch, Schedule, train
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -52,12 +55,13 @@ class Pretraining:
     mask_share: float = 0.15
     embeddings: Literal["random", "cooccurrence"] = "cooccurrence"
     heldout: float = 0.005
+    machine: str = ""
 
 
 def pretrain(run: Pretraining, *, work: Path) -> Path:
     """Train tokenizer and model into the folder `run.out`; `work` keeps packed text and checkpoints.
 
-    Held-out loss (nats a masked token) per language goes to `heldout.json` beside the weights.
+    Held-out loss (nats a masked token) per language, data and recipe go to `pretrain.json`, and to a card for people.
     """
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(run, work)
@@ -117,8 +121,23 @@ def save(run: Pretraining, model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTo
     model.half().save_pretrained(run.out)
     model.float()
     tokenizer.save_pretrained(run.out)
-    (run.out / "heldout.json").write_text(json.dumps(losses, indent=1) + "\n")
-    (run.out / "pretrain.json").write_text(json.dumps(configuration.plain(run), indent=1) + "\n")
+    recipe = configuration.plain(run)
+    for place in ("text", "out"):
+        recipe.pop(place)
+    state = json.loads((work / "checkpoint" / "run.json").read_text())
+    facts = {
+        "parameters": model.num_parameters(),
+        "tokens": state["tokens"],
+        "training_seconds": round(state["seconds"]),
+        "machine": run.machine or f"{torch.get_num_threads()} threads of {platform.machine()}",
+        "heldout_loss": losses,
+        "data": [
+            provenance(path, path.parent.parent) for language in run.languages for path in files(run.text, language)
+        ],
+        "recipe": recipe,
+    }
+    (run.out / "pretrain.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (run.out / "README.md").write_text(teacher_card(facts), encoding="utf-8")
     return run.out
 
 

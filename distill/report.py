@@ -56,6 +56,45 @@ def card(manifest: Manifest) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def teacher_card(facts: Mapping[str, Any]) -> str:
+    """The page of a pretrained multilingual teacher, with the licence in its front matter as model hubs read it."""
+    shape, schedule = facts["recipe"]["architecture"], facts["recipe"]["schedule"]
+    losses = facts["heldout_loss"]
+    parts = [
+        "---\nlicense: other\nlibrary_name: transformers\npipeline_tag: fill-mask\nlanguage:\n"
+        + "\n".join(f"- {language}" for language in losses)
+        + "\n---",
+        "# A small multilingual teacher",
+        f"XLM-R's architecture: {shape['layers']} layers of width {shape['hidden_size']}, "
+        f"{facts['parameters'] / 1e6:.1f} M parameters, half precision. Trained as a masked language model from random "
+        f"weights on {facts['tokens'] / 1e6:.1f} M tokens ({schedule['steps']} steps, "
+        f"{facts['training_seconds'] / 60:.0f} minutes on {facts['machine']}). That is very little: it is a default "
+        "that lets everything run offline, not a model to compare others with.",
+        "## Held-out loss",
+        "Nats a masked token, 15 % of tokens masked, on text that was never trained on.",
+        _rows(("language", "loss"), list(losses.items())),
+        "## Data",
+        _rows(
+            ("file", "rows", "licence", "may be redistributed"),
+            [tuple(entry[key] for key in ("path", "rows", "licence", "redistribute")) for entry in facts["data"]],
+        ),
+        "## Licence",
+        licence(facts["data"]) + ".",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def licence(data: Sequence[Mapping[str, Any]]) -> str:
+    """The licence that follows from the data's: open only where every file may be redistributed."""
+    names = "; ".join(sorted({str(entry.get("licence", "unknown")) for entry in data}))
+    if all(entry.get("redistribute") == "yes" for entry in data):
+        return f"Under the terms of the data it was made from: {names}"
+    return (
+        "Research and other non-commercial use only, since some of the data it was made from allows no more or states "
+        f"no licence: {names}"
+    )
+
+
 def table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> Table:
     """A table with a column for each key, in order of first appearance; numbers to the right."""
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -78,8 +78,8 @@ def held_out(key: str, *, share: float = 0.1) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
-def provenance(path: Path, folder: Path, *, rows: int) -> dict[str, Any]:
-    """The `files` entry of one file, with its licence where the data folder has a manifest."""
+def provenance(path: Path, folder: Path, *, rows: int | None = None) -> dict[str, Any]:
+    """The `files` entry of one file below the data folder, with its licence where that has a manifest."""
     name = path.relative_to(folder).as_posix()
     row = _manifest(folder).get(name, {})
     return {
@@ -87,7 +87,7 @@ def provenance(path: Path, folder: Path, *, rows: int) -> dict[str, Any]:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "licence": row.get("licence", "unknown"),
         "redistribute": row.get("redistribute", "unknown"),
-        "rows": rows,
+        "rows": int(row.get("rows", 0)) if rows is None else rows,
     }
 
 

@@ -35,7 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_more_training_lowers_the_held_out_loss_of_every_language(folder: Path) -> None:
-    short, long = (json.loads((folder / name / "heldout.json").read_text()) for name in ("short", "long"))
+    short, long = (
+        json.loads((folder / name / "pretrain.json").read_text())["heldout_loss"] for name in ("short", "long")
+    )
     assert set(long) == {"en", "ha"} and all(long[language] < short[language] - 0.5 for language in long)
 
 
