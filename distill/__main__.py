@@ -94,6 +94,8 @@ def _read(options: argparse.Namespace) -> Build:
         if (value := getattr(options, name)) is not None
     }
     sources = [configuration.toml(options.config)] if options.config else []
+    if options.exporter:
+        given["export"] = {"exporter": options.exporter}
     return building.read(options.preset, [*sources, given, configuration.overrides(options.overrides)])
 
 
@@ -114,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, help="a TOML file over the preset")
         command.add_argument("--out", type=Path, help="folder of the stages and their checkpoints (default: runs)")
         command.add_argument("--store", type=Path, help="where bundles go (default: model_store)")
+        command.add_argument(
+            "--exporter", choices=("torch", "optimum"), help="what writes the ONNX file (default: torch)"
+        )
         command.add_argument("--licence", help="licence stated on the card")
     command = commands.add_parser("verify", help="check the hashes of one bundle or of a whole store")
     command.add_argument("folder", type=Path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from transformers import PreTrainedModel
 
@@ -40,6 +40,7 @@ class Student:
 class Export:
     """What is published. `test_examples` and `calibration_texts` bound the time; 0 test examples means all."""
 
+    exporter: Literal["torch", "optimum"] = "torch"
     precisions: tuple[str, ...] = ("fp32", "int8")
     calibration_texts: int = 200
     test_examples: int = 0

@@ -98,6 +98,8 @@ def parity(model: PreTrainedModel, path: Path, batches: Sequence[Tensors]) -> fl
 def scopes(node: onnx.NodeProto) -> list[str]:
     """The names of the torch modules around a node, outermost first, the last component of each."""
     text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    if not text:  # optimum's exporter writes them into the node's name
+        return node.name.split("/")
     return [part.strip("[]' ").rpartition(".")[2] for part in text.split(",")]
 
 

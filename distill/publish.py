@@ -18,13 +18,15 @@ from app.errors import ConfigError, DataError, InputTooLong, UnknownChoice
 from app.predictor import Predictor
 from app.rows import Row, Tensors, pad, take
 from app.tasks.base import Task
+from distill import export, optimum
 from distill.evaluate import evaluate, open_tokenizer
-from distill.export import ExportError, export_onnx, parity
+from distill.export import ExportError, parity
 from distill.quantize import quantize_static
 from distill.report import card
 from distill.tasks.base import Example, TrainingTask
 
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+EXPORTERS = {"torch": export.export_onnx, "optimum": optimum.export_onnx}
 PARITY = 1e-4
 INT8_POINTS = 0.5
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
@@ -44,6 +46,7 @@ def publish(
     store: Path,
     staging: Path,
     precisions: Sequence[str] = ("fp32", "int8"),
+    exporter: str = "torch",
     measure: Measure | None = None,
 ) -> Path:
     """Export the model in these precisions, gate them, and write `<store>/<language>/<task>/<next revision>`.
@@ -65,7 +68,14 @@ def publish(
         _stage_texts(model, tokenizer_folder, task, staging, max_length=lengths["max_length"])
         codec = task.codec_for(**lengths)
         variants = stage_models(
-            model, codec, task, examples_dev, calibration_texts, staging=staging, precisions=precisions
+            model,
+            codec,
+            task,
+            examples_dev,
+            calibration_texts,
+            staging=staging,
+            precisions=precisions,
+            exporter=exporter,
         )
         fields = {**manifest_fields, **(measure(staging, variants) if measure else {})}
         manifest = _manifest(fields, task, variants, store)
@@ -86,17 +96,20 @@ def stage_models(
     *,
     staging: Path,
     precisions: Sequence[str],
+    exporter: str = "torch",
 ) -> tuple[Variant, ...]:
     """Write the model files that pass their gates into `staging`, where the tokenizer is; the fastest variant first."""
     for precision in precisions:
         if precision not in FILES:
             raise UnknownChoice("precision", precision, FILES)
+    if exporter not in EXPORTERS:
+        raise UnknownChoice("exporter", exporter, EXPORTERS)
     tokenizer = open_tokenizer(staging)
     calibration = _batches(codec, tokenizer, task.items(list(calibration_texts)))
     if not calibration:
         raise DataError("the export needs calibration texts, and was given none that fit the model")
     fp32 = staging / FILES["fp32"]
-    export_onnx(model, fp32)
+    EXPORTERS[exporter](model, fp32)
     difference = parity(model, fp32, calibration[:8])
     if difference > PARITY:
         raise ExportError(f"the exported model differs from torch by {difference:.1e} in a logit, above {PARITY:.0e}")
