@@ -205,6 +205,22 @@ class MonolingualBatches:
             self._counts[turn] += 1
 
 
+class MixedBatches:
+    """Micro-batches whose rows come from all languages, in proportion to `shares`: a calmer gradient a token."""
+
+    def __init__(
+        self, blocks: Sequence[Blocks], shares: Sequence[float], *, batch_size: int, seed: int, mask: "Masking"
+    ) -> None:
+        self.rows = MonolingualBatches(blocks, shares, batch_size=1, seed=seed, mask=None)
+        self.batch_size, self.seed, self.mask = batch_size, seed, mask
+
+    def __call__(self, index: int) -> Batch:
+        """Shape: input_ids, attention_mask, labels of (batch_size, length)."""
+        places = range(index * self.batch_size, (index + 1) * self.batch_size)
+        ids = torch.cat([self.rows(place)["input_ids"] for place in places])
+        return self.mask(ids, seed=hash((self.seed, index)) & 0x7FFFFFFF)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Masking:
     """BERT's corruption: of the chosen ordinary tokens 80 % become the mask, 10 % a random token, 10 % stay."""

@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from distill import config as configuration
-from distill import cooccurrence
-from distill.corpus import Blocks, Masking, MonolingualBatches, files, lines, pack, temperature_shares
+from distill import cooccurrence, initialization
+from distill.corpus import Blocks, Masking, MixedBatches, files, lines, pack, temperature_shares
 from distill.datasets.base import provenance
 from distill.report import teacher_card
 from distill.training import Batch, Schedule, train
@@ -76,7 +76,7 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
         )
     blocks = [Blocks.open(work / "packed" / language, language, "train") for language in run.languages]
     shares = temperature_shares({b.language: len(b) for b in blocks}, alpha=run.alpha)
-    batches = MonolingualBatches(
+    batches = MixedBatches(
         blocks,
         [shares[b.language] * run.boost.get(b.language, 1.0) for b in blocks],
         batch_size=run.batch_size,
@@ -85,12 +85,12 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
     )
     torch.manual_seed(run.schedule.seed)
     model = _model(run.architecture, tokenizer)
+    words = None
     if run.embeddings == "cooccurrence" and not (work / "checkpoint").is_dir():
-        rows = cooccurrence.embeddings(blocks, vocabulary=len(tokenizer), width=run.architecture.hidden_size)
-        seen = torch.from_numpy(np.abs(rows).sum(axis=1) > 0)
-        with torch.no_grad():
-            weights = model.roberta.embeddings.word_embeddings.weight
-            weights[seen] = torch.from_numpy(rows)[seen] * model.config.initializer_range
+        width = run.architecture.hidden_size
+        width -= initialization.position_dimensions(width)
+        words = cooccurrence.embeddings(blocks, vocabulary=len(tokenizer), width=width)
+    initialization.initialize(model, words)
     train(
         model,
         lambda batch: {"mlm": masked_loss(model, batch)},
@@ -175,13 +175,7 @@ def _model(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> XLMRobert
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.05,
     )
-    model = XLMRobertaForMaskedLM(config)
-    # At small widths a standard deviation of 0.02 leaves every residual branch near zero, and the loss on the plateau
-    # of word frequencies; 1 / sqrt(fan in) keeps the branches at the scale that 0.02 gives at width 2500.
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module is not model.lm_head.decoder:
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
-    return model
+    return XLMRobertaForMaskedLM(config)
 
 
 def _tokenizer(run: Pretraining, work: Path) -> PreTrainedTokenizerFast:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.errors import DataError
-from distill.corpus import Blocks, Masking, MonolingualBatches, files, lines, pack, temperature_shares
+from distill.corpus import Blocks, Masking, MixedBatches, MonolingualBatches, files, lines, pack, temperature_shares
 from tests.distill import corpora
 from tests.distill.tiny import tiny_tokenizer
 
@@ -62,11 +62,25 @@ def test_languages_alternate_half_and_half_in_monolingual_batches(packed: Path) 
         assert set(map(tuple, batches(index)["input_ids"].numpy())) <= rows[batches.language(index)]
 
 
-def test_a_batch_depends_on_seed_and_number_alone(packed: Path) -> None:
-    def make() -> MonolingualBatches:
+def test_mixed_batches_hold_rows_of_all_languages_in_their_shares(packed: Path) -> None:
+    blocks = [Blocks.open(packed / language, language, "train") for language in ("en", "ha")]
+    whole = Masking(mask_id=4, special_ids=tuple(range(5)), vocabulary=50, share=0.0)
+    batches = MixedBatches(blocks, [0.75, 0.25], batch_size=8, seed=3, mask=whole)
+    hausa = set(map(tuple, blocks[1].take(0, len(blocks[1]), seed=3)))
+    english = set(map(tuple, blocks[0].take(0, len(blocks[0]), seed=3)))
+    for index in range(6):
+        rows = list(map(tuple, batches(index)["input_ids"].numpy()))
+        assert sum(row in hausa for row in rows) == 2 and sum(row in english for row in rows) == 6
+
+
+@pytest.mark.parametrize("kind", [MonolingualBatches, MixedBatches])
+def test_a_batch_depends_on_seed_and_number_alone(
+    packed: Path, kind: type[MonolingualBatches] | type[MixedBatches]
+) -> None:
+    def make() -> MonolingualBatches | MixedBatches:
         blocks = [Blocks.open(packed / language, language, "train") for language in ("en", "ha")]
         mask = Masking.of(tiny_tokenizer("xlm-roberta"), share=0.3)
-        return MonolingualBatches(blocks, [0.7, 0.3], batch_size=2, seed=5, mask=mask)
+        return kind(blocks, [0.7, 0.3], batch_size=2, seed=5, mask=mask)
 
     first, second = make(), make()
     in_order = [first(index) for index in range(12)]
