@@ -2,24 +2,27 @@
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 from starlette.types import Message
 
-from app import __version__
+from app import __version__, conllu
 from app.errors import BundleError, InvalidInput
 from app.metrics import Trace
 from app.problems import MEDIA_TYPE
 from app.schemas import (
     AnswerSpan,
+    DpRequest,
     Entity,
     Label,
     Model,
     Models,
     NerRequest,
     NliRequest,
+    ParsedWord,
     PosRequest,
     Problem,
     QaRequest,
@@ -120,6 +123,20 @@ async def pos(language: str, body: PosRequest, request: Request) -> Response:
     return await _answer(language, "pos", body, request)
 
 
+@router.post(
+    "/v1/{language}/dp",
+    tags=["inference"],
+    response_model=list[ParsedWord] | list[list[ParsedWord]],
+    responses={**_PROBLEMS, 200: {"content": {conllu.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
+async def dp(
+    language: str, body: DpRequest, request: Request, format: Literal["json", "conllu"] | None = None
+) -> Response:
+    """A dependency tree a sentence, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
+    wants_conllu = conllu.MEDIA_TYPE in request.headers.get("accept", "") if format is None else format == "conllu"
+    return await _answer(language, "dp", body, request, render=body.conllu if wants_conllu else None)
+
+
 @router.post("/v1/{language}/nli", tags=["inference"], response_model=list[list[Label]], responses=_PROBLEMS)
 async def nli(language: str, body: NliRequest, request: Request) -> Response:
     """Whether one text follows from another, as Hugging Face's text classification."""
@@ -144,7 +161,15 @@ async def unknown_task(language: str, task: str, request: Request) -> Response:
     raise InvalidInput(f"this version has no route for the task of that bundle: {task}")
 
 
-async def _answer(language: str, task: str, body: TaskRequest, request: Request) -> Response:
+async def _answer(
+    language: str,
+    task: str,
+    body: TaskRequest,
+    request: Request,
+    *,
+    render: Callable[[Sequence[Any]], str] | None = None,
+) -> Response:
+    """The body's own JSON answer, or the CoNLL-U that ``render`` makes of the predictions."""
     service = _service(request)
     trace: Trace = request.state.trace
     model = service.model(language, task)
@@ -152,7 +177,7 @@ async def _answer(language: str, task: str, body: TaskRequest, request: Request)
     trace.stages["parse"] = time.perf_counter() - trace.started
     trace.headers["x-bistil-model"] = model.name
     timeout_s = _timeout_s(request, limit=service.settings.timeout_s)
-    work = asyncio.create_task(service.answer(model, body, trace, timeout_s=timeout_s))
+    work = asyncio.create_task(service.answer(model, body, trace, timeout_s=timeout_s, render=render))
     gone: asyncio.Future[Message] = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +190,7 @@ async def _answer(language: str, task: str, body: TaskRequest, request: Request)
         await asyncio.gather(work, gone, return_exceptions=True)
     trace.headers["x-bistil-windows"] = str(trace.n_windows)
     started = time.perf_counter()
-    response = _json(payload)
+    response = _json(payload) if render is None else Response(payload, media_type=f"{conllu.MEDIA_TYPE}; charset=utf-8")
     trace.stages["serialize"] = time.perf_counter() - started
     return response
 

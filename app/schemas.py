@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app import conllu
+from app.tasks.dependency_parsing import DependencyParsing, SentenceItem, TreePrediction
 from app.tasks.question_answering import AnswerPrediction, QuestionAnswering, QuestionItem
 from app.tasks.sequence_classification import ClassPrediction, PairItem, SequenceClassification
 from app.tasks.token_classification import Entity as Grouped
@@ -144,6 +146,57 @@ class PosRequest(_Closed):
         return answers[0] if isinstance(self.inputs, str) else answers
 
 
+class DpParameters(_Closed):
+    """``stride`` is how many pieces neighbouring windows of a long sentence share."""
+
+    stride: int | None = Field(default=None, ge=0)
+
+
+class DpRequest(_Closed):
+    """One text, or several; each may hold several sentences."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "Yara suna wasa a gida."}]})
+
+    inputs: Text | Texts
+    parameters: DpParameters = DpParameters()
+
+    def texts(self) -> Iterator[str]:
+        """Every text of the request."""
+        yield from [self.inputs] if isinstance(self.inputs, str) else self.inputs
+
+    def items(self) -> list[SentenceItem]:
+        """One item a text."""
+        return [SentenceItem(text) for text in self.texts()]
+
+    def adjust(self, codec: DependencyParsing) -> DependencyParsing:
+        """The bundle's codec with this request's stride."""
+        stride = self.parameters.stride
+        return codec if stride is None else dataclasses.replace(codec, stride=stride)
+
+    def answer(self, predictions: Sequence[TreePrediction]) -> Json:
+        """One object a word, under Universal Dependencies' names; a list of such lists for several texts.
+
+        Unlike CoNLL-U's, ids go on through all sentences of a text, so that the word of id k is the k-th of the list.
+        """
+        answers = [
+            [
+                {"id": index + 1, "text": text[word.start : word.end], "head": word.head, "deprel": word.relation}
+                | {"score": word.score, "start": word.start, "end": word.end, "sentence": number}
+                for number, (first, last) in enumerate(prediction.sentences, start=1)
+                for index, word in enumerate(prediction.words[first:last], start=first)
+            ]
+            for text, prediction in zip(self.texts(), predictions, strict=True)
+        ]
+        return answers[0] if isinstance(self.inputs, str) else answers
+
+    def conllu(self, predictions: Sequence[TreePrediction]) -> str:
+        """The same as CoNLL-U, a document a text; ids begin again with every sentence."""
+        return conllu.render(
+            (text, [_lines(prediction, first, last) for first, last in prediction.sentences])
+            for text, prediction in zip(self.texts(), predictions, strict=True)
+        )
+
+
 class PairInput(_Closed):
     """A premise and its hypothesis."""
 
@@ -277,6 +330,19 @@ class Word(BaseModel):
     end: int
 
 
+class ParsedWord(BaseModel):
+    """``head`` is the id of the word it depends on, 0 where it is its sentence's root; ``sentence`` counts from 1."""
+
+    id: int
+    text: str
+    head: int
+    deprel: str
+    score: float
+    start: int
+    end: int
+    sentence: int
+
+
 class Label(BaseModel):
     """A label and its probability."""
 
@@ -333,3 +399,10 @@ def _pair(value: str | PairInput | list[str]) -> PairItem:
     if isinstance(value, PairInput):
         return PairItem(value.text, value.text_pair)
     return PairItem(*value)
+
+
+def _lines(prediction: TreePrediction, first: int, last: int) -> list[conllu.Line]:
+    return [
+        conllu.Line(start=word.start, end=word.end, head=word.head and word.head - first, deprel=word.relation)
+        for word in prediction.words[first:last]
+    ]

@@ -88,8 +88,18 @@ class Service:
             raise NotReady("the model is still loading", retry_after_seconds=1)
         raise self._not_served()
 
-    async def answer(self, model: Served, request: Request, trace: Trace, *, timeout_s: float) -> Any:
+    async def answer(
+        self,
+        model: Served,
+        request: Request,
+        trace: Trace,
+        *,
+        timeout_s: float,
+        render: Callable[[Sequence[Any]], Any] | None = None,
+    ) -> Any:
         """The JSON body for a request: tokenise, wait, run, decode; the time of each goes into ``trace``.
+
+        ``render`` makes another body of the predictions than the request's ``answer`` does.
 
         :raises InvalidInput: too many inputs.
         :raises InputTooLong: an input has too many characters, or a part that cannot be windowed too many pieces.
@@ -98,6 +108,7 @@ class Service:
         n_characters = self._check(request)
         codec = request.adjust(model.codec)
         items = request.items()
+        render = render or request.answer
         try:
             async with asyncio.timeout(timeout_s):
                 encoded = await _timed(
@@ -110,7 +121,7 @@ class Service:
                 trace.stages |= {"queue": timing.queue_s, "forward": timing.forward_s}
                 own = [[next(outputs) for _ in item_rows] for item_rows in encoded]
                 return await _timed(
-                    lambda: request.answer([codec.decode(*parts) for parts in zip(items, encoded, own, strict=True)]),
+                    lambda: render([codec.decode(*parts) for parts in zip(items, encoded, own, strict=True)]),
                     trace,
                     "decode",
                     n_characters,

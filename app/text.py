@@ -1,9 +1,9 @@
-"""Offsets: where the words of a text are, and spans that a reader would call clean.
+"""Offsets: where the words and sentences of a text are, and spans that a reader would call clean.
 
 Every offset is a half-open range of Unicode code points of the text exactly as received.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import regex
 
@@ -27,11 +27,33 @@ _WORD = regex.compile(
     regex.VERBOSE | regex.VERSION1,
 )
 _GRAPHEME = regex.compile(r"\X")
+_TERMINAL = regex.compile(r"[\p{Sentence_Terminal}…]")
+_CLOSER = regex.compile(r"[\p{Pe}\p{Pf}\"']")
+_BLANK_LINE = regex.compile(r"\R[^\S\r\n]*\R|\p{Zp}")
+_INITIAL = regex.compile(r"\p{Lu}\p{M}*|Alh|Col|Dr|Engr|Gen|Gov|Hon|Lt|Mr|Mrs|Ms|Prof|Rev|Sen|Sgt|St")
 
 
 def words(text: str) -> tuple[Span, ...]:
     """The words and punctuation marks of ``text``: sorted, apart, without white space, on grapheme boundaries."""
     return tuple(match.span() for match in _WORD.finditer(text))
+
+
+def sentences(text: str, spans: Sequence[Span], *, longest: int = 256) -> list[tuple[int, int]]:
+    """The sentences of ``text``, as half-open ranges of the words at ``spans``; every word is in exactly one.
+
+    One ends at terminal punctuation with the quotes and brackets that close on it, unless a small letter follows; at
+    a full stop only before white space and not after an initial or a title (``B. Tinubu``, ``Dr. Musa``); at a blank
+    line; and after ``longest`` words, since what works on whole sentences has to be bounded.
+    """
+    found = []
+    first = 0
+    for index in range(1, len(spans)):
+        if index - first >= longest or _begins_sentence(text, spans, index, first=first):
+            found.append((first, index))
+            first = index
+    if spans:
+        found.append((first, len(spans)))
+    return found
 
 
 def trim(text: str, start: int, end: int) -> Span:
@@ -60,3 +82,20 @@ def snap(text: str, spans: Iterable[Span]) -> list[Span]:
             end += 1
         snapped.append((start, end))
     return snapped
+
+
+def _begins_sentence(text: str, spans: Sequence[Span], index: int, *, first: int) -> bool:
+    """Whether the word at ``index`` begins a sentence, given that the one before it began at ``first``."""
+    start, end = spans[index]
+    gap = text[spans[index - 1][1] : start]
+    if _BLANK_LINE.search(gap):
+        return True
+    last = index - 1
+    while last > first and _CLOSER.fullmatch(text, *spans[last]) and spans[last - 1][1] == spans[last][0]:
+        last -= 1
+    if not _TERMINAL.fullmatch(text, *spans[last]) or text[start].islower() or _TERMINAL.fullmatch(text, start, end):
+        return False
+    if not gap and (_CLOSER.fullmatch(text, start, end) or text[slice(*spans[last])] == "."):
+        return False
+    named = last > first and spans[last - 1][1] == spans[last][0] and _INITIAL.fullmatch(text, *spans[last - 1])
+    return not (text[slice(*spans[last])] == "." and named)

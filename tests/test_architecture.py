@@ -12,12 +12,12 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted(p.relative_to(ROOT) for package in ("app", "distill") for p in (ROOT / package).rglob("*.py"))
 
 APP_LAYERS = (
-    ("errors", "rows", "text"),
+    ("errors", "rows", "text", "arborescence"),
     ("plugins", "bundle"),
     ("tasks", "engines"),
     ("predictor",),
     ("batching",),
-    ("problems", "settings", "store", "schemas", "metrics", "shadow"),
+    ("problems", "settings", "store", "conllu", "schemas", "metrics", "shadow"),
     ("service",),
     ("routes",),
     ("main",),

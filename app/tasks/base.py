@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 from app.bundle import Manifest
 from app.errors import BundleError, EngineError
 from app.rows import Ints, Row, Tensors
-from app.text import trim
+from app.text import Span, trim
 
 ItemT = TypeVar("ItemT", contravariant=True)
 PredictionT = TypeVar("PredictionT", covariant=True)
@@ -106,6 +106,34 @@ def pieces(encoding: Encoding, *, text: str) -> Pieces:
     )
 
 
+def word_pieces(text: str, spans: Sequence[Span], tokenizer: Tokenizer) -> Pieces:
+    """The pieces of the words at ``spans``, in order, each with the index of its word; a word may have none."""
+    encoding = tokenizer.encode(
+        [text[start:end] for start, end in spans], is_pretokenized=True, add_special_tokens=False
+    )
+    word_of = np.asarray(encoding.word_ids, dtype=np.int64)
+    base = np.asarray([start for start, _ in spans], dtype=np.int64)
+    offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    return Pieces(
+        ids=np.asarray(encoding.ids, dtype=np.int64), words=word_of, spans=offsets + base[word_of][:, np.newaxis]
+    )
+
+
+def first_pieces(row: Row, *, opens: bool, closes: bool) -> tuple[Ints, Ints]:
+    """Where words begin in ``row``, and the pieces of context each has on its poorer side.
+
+    Shape: (words,) both. The edge of the text itself (``opens``, ``closes``) cuts nothing off: it is far away.
+    """
+    content = np.flatnonzero(row.words >= 0)
+    if not len(content):
+        return content, content
+    marks = row.words[content]
+    places = content[np.concatenate([[True], marks[1:] != marks[:-1]])]
+    left = places - content[0] if not opens else np.full_like(places, len(row))
+    right = content[-1] - places if not closes else np.full_like(places, len(row))
+    return places, np.minimum(left, right)
+
+
 def frame(tokenizer: Tokenizer, *, pair: bool) -> Frame:
     """Read the special tokens off the tokenizer's own post-processor.
 
@@ -158,15 +186,15 @@ def windows(n: int, *, size: int, stride: int, starts: Ints | None = None) -> li
     return found
 
 
-def output(outputs: Tensors, name: str, *, shape: tuple[int, ...]) -> Floats:
-    """One row's output ``name`` in float64, checked to be of ``shape``.
+def output(outputs: Tensors, name: str, *, shape: tuple[int | None, ...]) -> Floats:
+    """One row's output ``name`` in float64, checked to be of ``shape``, where None stands for any size.
 
     :raises EngineError: the model has no such output, or of another shape: model and manifest do not match.
     """
     if name not in outputs:
         raise EngineError(f"the model gives {', '.join(sorted(outputs))}, not {name}")
     values = np.asarray(outputs[name], dtype=np.float64)
-    if values.shape != shape:
+    if len(values.shape) != len(shape) or any(due not in (None, n) for n, due in zip(values.shape, shape, strict=True)):
         raise EngineError(f"the model gives {name} of shape {values.shape} where {shape} was due")
     return values
 

@@ -8,8 +8,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from app.bundle import Manifest
-from app.rows import Ints, Row, Tensors
-from app.tasks.base import Floats, Pieces, frame, log_softmax, output, windows
+from app.rows import Row, Tensors
+from app.tasks.base import Floats, first_pieces, frame, log_softmax, output, windows, word_pieces
 from app.text import Span, trim, words
 
 Strategy = Literal["simple", "first", "average", "max"]
@@ -78,7 +78,7 @@ class TokenClassification:
         if not spans:
             return []
         around = frame(tokenizer, pair=False)
-        found = _pieces(item.text, spans, tokenizer)
+        found = word_pieces(item.text, spans, tokenizer)
         size = max(self.max_length - around.n_special, 1)
         starts = np.searchsorted(found.words, found.words, side="left")
         cuts = windows(len(found), size=size, stride=min(self.stride, size // 2), starts=starts)
@@ -95,7 +95,7 @@ class TokenClassification:
         most_context = np.full(len(spans), -1)
         for index, (row, values) in enumerate(zip(rows, outputs, strict=True)):
             logits = output(values, "logits", shape=(len(row), len(self.labels)))
-            places, context = _first_pieces(row, opens=index == 0, closes=index == len(rows) - 1)
+            places, context = first_pieces(row, opens=index == 0, closes=index == len(rows) - 1)
             better = context > most_context[row.words[places]]
             places, context = places[better], context[better]
             answered = row.words[places]
@@ -148,30 +148,3 @@ def _kind(label: str) -> str:
 
 def _spans(item: TokenItem) -> tuple[Span, ...]:
     return words(item.text) if item.words is None else item.words
-
-
-def _pieces(text: str, spans: Sequence[Span], tokenizer: Tokenizer) -> Pieces:
-    encoding = tokenizer.encode(
-        [text[start:end] for start, end in spans], is_pretokenized=True, add_special_tokens=False
-    )
-    word_of = np.asarray(encoding.word_ids, dtype=np.int64)
-    base = np.asarray([start for start, _ in spans], dtype=np.int64)
-    offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    return Pieces(
-        ids=np.asarray(encoding.ids, dtype=np.int64), words=word_of, spans=offsets + base[word_of][:, np.newaxis]
-    )
-
-
-def _first_pieces(row: Row, *, opens: bool, closes: bool) -> tuple[Ints, Ints]:
-    """Where words begin in ``row``, and the pieces of context each has on its poorer side.
-
-    Shape: (words,) both. The edge of the text itself (``opens``, ``closes``) cuts nothing off: it is far away.
-    """
-    content = np.flatnonzero(row.words >= 0)
-    if not len(content):
-        return content, content
-    marks = row.words[content]
-    places = content[np.concatenate([[True], marks[1:] != marks[:-1]])]
-    left = places - content[0] if not opens else np.full_like(places, len(row))
-    right = content[-1] - places if not closes else np.full_like(places, len(row))
-    return places, np.minimum(left, right)

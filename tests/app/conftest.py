@@ -16,7 +16,7 @@ Serve = Callable[..., TestClient]
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a Hausa bundle for each of the four tasks, and a Swahili one for NER."""
+    """A store with a Hausa bundle for each task, and a Swahili one for NER."""
     root = tmp_path_factory.mktemp("tiny")
     tiny.write_store(root)
     return tiny.write_store(root, language="sw", tasks=("ner",))

@@ -77,7 +77,7 @@ def server(store: Path) -> Iterator[Running]:
 
 def test_lang_limits_what_is_served(server: Running) -> None:
     models = httpx2.get(f"{server.url}/v1/models").json()["models"]
-    assert [model["task"] for model in models] == ["ner", "nli", "pos", "qa"]
+    assert [model["task"] for model in models] == ["dp", "ner", "nli", "pos", "qa"]
     assert httpx2.post(f"{server.url}/v1/sw/ner", json={"inputs": "a"}).status_code == 404
 
 

@@ -7,6 +7,7 @@ import pytest
 from app.bundle import Variant
 from app.errors import BundleError
 from app.predictor import Predictor
+from app.tasks.dependency_parsing import SentenceItem
 from app.tasks.question_answering import QuestionItem
 from app.tasks.sequence_classification import PairItem
 from app.tasks.token_classification import TokenClassification, TokenItem, entities
@@ -20,9 +21,9 @@ def test_a_bundle_answers_by_its_rules(family: str, tmp_path: Path) -> None:
         for task in tiny.TASKS
     }
     opened: list[Predictor[Any, Any]] = [
-        Predictor.open(folders[task], threads=1) for task in ("ner", "pos", "nli", "qa")
+        Predictor.open(folders[task], threads=1) for task in ("ner", "pos", "nli", "qa", "dp")
     ]
-    ner, pos, nli, qa = opened
+    ner, pos, nli, qa, dp = opened
     text = tiny.SENTENCE
     (tagged,) = ner.predict([TokenItem(text)])
     assert [(text[e.start : e.end], e.label) for e in entities(text, tagged)] == [
@@ -37,6 +38,10 @@ def test_a_bundle_answers_by_its_rules(family: str, tmp_path: Path) -> None:
     ]
     (found,) = qa.predict([QuestionItem("Ina?", "ya isa Bola Tinubu da yara")])
     assert found.answers[0].text == "Bola Tinubu"
+    (tree,) = dp.predict([SentenceItem("Bola isa Kano.")])
+    assert [(word.head, word.relation) for word in tree.words] == [
+        *((2, "nsubj"), (0, "root"), (2, "obj"), (2, "punct"))
+    ]
     for predictor in opened:
         predictor.close()
 

@@ -40,6 +40,53 @@ def test_pos(client: TestClient) -> None:
     ]
 
 
+def test_dp(client: TestClient) -> None:
+    text = "Bola Tinubu ya isa Kano. Bola isa"
+    answer = client.post("/v1/ha/dp", json={"inputs": text}).json()
+    assert [(word["id"], word["text"], word["head"], word["deprel"], word["sentence"]) for word in answer] == [
+        (1, "Bola", 4, "nsubj", 1),
+        (2, "Tinubu", 1, "dep", 1),
+        (3, "ya", 4, "dep", 1),
+        (4, "isa", 0, "root", 1),
+        (5, "Kano", 4, "obj", 1),
+        (6, ".", 4, "punct", 1),
+        (7, "Bola", 8, "nsubj", 2),
+        (8, "isa", 0, "root", 2),
+    ]
+    assert all(text[word["start"] : word["end"]] == word["text"] for word in answer)
+    # under the root or one of five other words, e^1 for isa and e^0 for the rest, or e^9 where a rule says so
+    assert answer[2]["score"] == pytest.approx(2.718281828459045 / (2.718281828459045 + 5) * expected_dep(), rel=1e-5)
+    assert client.post("/v1/ha/dp", json={"inputs": [text, ""]}).json() == [answer, []]
+
+
+def expected_dep() -> float:
+    """The probability of the faint first label among all but root."""
+    return 2.718281828459045 / (2.718281828459045 + 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"), [("/v1/ha/dp?format=conllu", {}), ("/v1/ha/dp", {"accept": "text/x-conllu, */*;q=0.1"})]
+)
+def test_dp_as_conllu(client: TestClient, path: str, headers: dict[str, str]) -> None:
+    response = client.post(path, json={"inputs": ["Bola isa. Kano!", "", "isa\nKano"]}, headers=headers)
+    assert response.headers["content-type"] == "text/x-conllu; charset=utf-8"
+    rows = [line.split("\t") for line in response.text.splitlines()]
+    assert [row[0] for row in rows] == [
+        *("# newdoc id = 1", "# sent_id = 1-1", "# text = Bola isa.", "1", "2", "3", ""),
+        *("# sent_id = 1-2", "# text = Kano!", "1", "2", ""),
+        *("# newdoc id = 3", "# sent_id = 3-1", "# text = isa Kano", "1", "2", ""),
+    ]
+    assert rows[3] == ["1", "Bola", "_", "_", "_", "_", "2", "nsubj", "_", "TokenRange=0:4"]
+    assert rows[4] == ["2", "isa", "_", "_", "_", "_", "0", "root", "_", "SpaceAfter=No|TokenRange=5:8"]
+    assert {len(row) for row in rows} == {1, 10}
+
+
+def test_a_format_there_is_none_of_is_refused(client: TestClient) -> None:
+    problem(client.post("/v1/ha/dp?format=xml", json={"inputs": "a"}), 422, "invalid-input")
+    response = client.post("/v1/ha/dp?format=json", json={"inputs": "a"}, headers={"accept": "text/x-conllu"})
+    assert response.json()[0]["deprel"] == "root"
+
+
 def test_nli(client: TestClient) -> None:
     inputs = {"text": "yara suna wasa", "text_pair": "wasa"}
     answer = client.post("/v1/ha/nli", json={"inputs": inputs}).json()
@@ -91,7 +138,7 @@ def test_extras_travel_in_headers(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/v1/xx/ner", "/v1/sw/pos", "/v1/ha/nre"])
 def test_what_is_not_served_is_a_404_that_lists_what_is(client: TestClient, path: str) -> None:
     body = problem(client.post(path, json={"inputs": "a"}), 404, "not-served")
-    assert body["served"] == ["ha/ner", "ha/nli", "ha/pos", "ha/qa", "sw/ner"]
+    assert body["served"] == ["ha/dp", "ha/ner", "ha/nli", "ha/pos", "ha/qa", "sw/ner"]
     problem(client.get(f"{path}/card"), 404, "not-served")
 
 
@@ -153,14 +200,15 @@ def test_a_timeout_header_that_is_no_number_is_refused(client: TestClient, value
 def test_models_lists_what_is_up(client: TestClient) -> None:
     listed = client.get("/v1/models").json()["models"]
     assert [(model["language"], model["task"]) for model in listed] == [
+        ("ha", "dp"),
         ("ha", "ner"),
         ("ha", "nli"),
         ("ha", "pos"),
         ("ha", "qa"),
         ("sw", "ner"),
     ]
-    assert listed[0]["labels"] == list(tiny.NER_LABELS)
-    assert client.get(listed[0]["card"]).json()["codec"] == "token_classification"
+    assert listed[0]["labels"] == list(tiny.DP_LABELS)
+    assert client.get(listed[0]["card"]).json()["codec"] == "dependency_parsing"
 
 
 def test_a_card_is_for_programs_and_for_people(client: TestClient) -> None:
@@ -175,7 +223,7 @@ def test_probes_and_index(client: TestClient) -> None:
     assert client.get("/readyz").json() == {"ready": True, "draining": False, "loading": []}
     assert client.get("/v1/ha/ready").json() == {"ready": True}
     problem(client.get("/v1/xx/ready"), 404, "not-served")
-    assert client.get("/").json()["served"] == ["ha/ner", "ha/nli", "ha/pos", "ha/qa", "sw/ner"]
+    assert client.get("/").json()["served"] == ["ha/dp", "ha/ner", "ha/nli", "ha/pos", "ha/qa", "sw/ner"]
 
 
 def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:

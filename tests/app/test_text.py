@@ -1,7 +1,7 @@
 import pytest
 import regex
 
-from app.text import snap, trim, words
+from app.text import sentences, snap, trim, words
 
 TEXTS = {
     "hausa": "'Yan sanda sun isa gidan ma'aikatan jami'ar Kano, ƙasar Hausa.",
@@ -60,3 +60,33 @@ def test_snap_widens_to_the_clusters_it_touches() -> None:
     text = "Tinu\u0301bu\u0301 👩\u200d👧"
     assert snap(text, [(0, 7), (4, 7), (9, 10)]) == [(0, 8), (3, 8), (9, 12)]
     assert snap("plain text", [(0, 6)]) == [(0, 5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Yara suna wasa. Ina Aisha? Kai!", ["Yara suna wasa.", "Ina Aisha?", "Kai!"]),
+        ("Ya ce: “Na gode.” Sai ya tafi.", ["Ya ce: “Na gode.”", "Sai ya tafi."]),
+        ("“Ina Aisha?” ya ce (jiya.) Sai", ["“Ina Aisha?” ya ce (jiya.)", "Sai"]),
+        ('Ta ce "eh." "A\'a," in ji shi', ['Ta ce "eh."', '"A\'a," in ji shi']),
+        ("Dr. Musa da B. Tinubu sun zo... Haka?! Eh", ["Dr. Musa da B. Tinubu sun zo...", "Haka?!", "Eh"]),
+        ("N2.5 da bistil.org/x. sun isa", ["N2.5 da bistil.org/x. sun isa"]),
+        ("Labari\n\nYa isa\nKano", ["Labari", "Ya isa\nKano"]),
+        ("東京は大きい。日本です。", ["東京は大きい。", "日本です。"]),
+        ("नमस्ते। क्षेत्र", ["नमस्ते।", "क्षेत्र"]),
+        ("كيف الحال؟ شكرا", ["كيف الحال؟", "شكرا"]),
+        ("... .", ["... ."]),
+        ("", []),
+    ],
+)
+def test_sentences_by_hand(text: str, expected: list[str]) -> None:
+    spans = words(text)
+    assert [text[spans[first][0] : spans[last - 1][1]] for first, last in sentences(text, spans)] == expected
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_every_word_is_in_exactly_one_sentence_of_bounded_length(text: str) -> None:
+    spans = words(text * 40)
+    found = sentences(text * 40, spans, longest=7)
+    assert [index for first, last in found for index in range(first, last)] == [*range(len(spans))]
+    assert all(0 < last - first <= 7 for first, last in found)

@@ -41,7 +41,16 @@ POS_LABELS = ("NOUN", "PROPN", "PUNCT", "VERB", "X")
 POS_RULES = {"Bola": "PROPN", "Tinubu": "PROPN", "Kano": "PROPN", "isa": "VERB", ".": "PUNCT"}
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 NLI_RULES = {"isa": "entailment", "wasa": "contradiction", "gida": "neutral"}
+DP_LABELS = ("dep", "nsubj", "obj", "punct", "root")
+DP_RULES = {
+    "isa": ("", "root"),
+    "Bola": ("isa", "nsubj"),
+    "Tinubu": ("Bola", "dep"),
+    "Kano": ("isa", "obj"),
+    ".": ("isa", "punct"),
+}
 TASKS = {
+    "dp": ("dependency_parsing", DP_LABELS),
     "ner": ("token_classification", NER_LABELS),
     "pos": ("token_classification", POS_LABELS),
     "nli": ("sequence_classification", NLI_LABELS),
@@ -131,8 +140,49 @@ def span_model(starts: np.ndarray, ends: np.ndarray) -> onnx.ModelProto:
     return _model(nodes, {"start": starts, "end": ends}, outputs, inputs=("input_ids",))
 
 
+def pair_model(arcs: np.ndarray, relations: np.ndarray) -> onnx.ModelProto:
+    """arc_scores[i, j] = arcs[id of i, id of j]; the score of a label is the dependant's own, relations[id of i].
+
+    Shape: ``arcs`` (vocabulary, vocabulary), ``relations`` (vocabulary, labels).
+    """
+    n, n_labels = relations.shape
+    nodes = [
+        helper.make_node("Gather", ["arcs", "input_ids"], ["of_dependants"], axis=0),
+        helper.make_node("Gather", ["identity", "input_ids"], ["one_hot"], axis=0),
+        helper.make_node("Transpose", ["one_hot"], ["by_piece"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["of_dependants", "by_piece"], ["arc_scores"]),
+        helper.make_node("Gather", ["relations", "input_ids"], ["relation_dependants"], axis=0),
+        helper.make_node("Gather", ["ones", "input_ids"], ["relation_heads"], axis=0),
+    ]
+    constants = {
+        "arcs": arcs,
+        "identity": np.eye(n, dtype=np.float32),
+        "relations": relations[:, :, np.newaxis],
+        "ones": np.ones((n, 1), dtype=np.float32),
+    }
+    outputs = {
+        "arc_scores": ["rows", "length", "length"],
+        "relation_dependants": ["rows", "length", n_labels, 1],
+        "relation_heads": ["rows", "length", 1],
+    }
+    return _model(nodes, constants, outputs, inputs=("input_ids",))
+
+
+def tree_tables(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """The tables of ``pair_model`` under which a word that a rule names hangs on the rule's head, "" being the root."""
+    first = {word: tokenizer.encode([word], is_pretokenized=True, add_special_tokens=False).ids[0] for word in DP_RULES}
+    first[""] = tokenizer.encode("a").ids[0]
+    arcs = np.zeros((tokenizer.get_vocab_size(),) * 2, dtype=np.float32)
+    for word, (head, _) in DP_RULES.items():
+        arcs[first[word], first[head]] = 8
+    arcs[:, first["isa"]] += 1
+    return arcs, table(tokenizer, DP_LABELS, {word: label for word, (_, label) in DP_RULES.items()})
+
+
 def model_for(task: str, tokenizer: Tokenizer) -> onnx.ModelProto:
     """The model of a tiny bundle. QA answers with what starts at Bola or Kano and ends at Tinubu or Kano."""
+    if task == "dp":
+        return pair_model(*tree_tables(tokenizer))
     if task == "nli":
         return sequence_model(table(tokenizer, NLI_LABELS, NLI_RULES))
     if task == "qa":
@@ -146,7 +196,7 @@ def model_for(task: str, tokenizer: Tokenizer) -> onnx.ModelProto:
 
 
 def manifest(task: str, *, language: str = "ha", family: str = "xlmr", **values: Any) -> Manifest:
-    """A manifest for one of the four tasks, with windows of 64 pieces."""
+    """A manifest for one of the tasks, with windows of 64 pieces."""
     codec, labels = TASKS[task]
     defaults: dict[str, Any] = {
         "revision": 1,
@@ -210,6 +260,12 @@ def random_outputs(inputs: Tensors, *, codec: str, n_labels: int, seed: int = 0)
     values = np.random.default_rng(seed).normal(size=(4096, max(n_labels, 2)))
     if codec == "question_answering":
         return {"start_logits": values[ids, 0], "end_logits": values[ids, 1]}
+    if codec == "dependency_parsing":
+        return {
+            "arc_scores": values[ids] @ values[ids].swapaxes(1, 2),
+            "relation_dependants": values[ids][:, :, :n_labels, np.newaxis] * values[ids + 1][:, :, np.newaxis, :3],
+            "relation_heads": values[ids + 2][:, :, :3],
+        }
     if codec == "sequence_classification":
         mask = np.asarray(inputs["attention_mask"], dtype=np.float64)[:, :, np.newaxis]
         return {"logits": (values[ids] * mask).sum(axis=1)[:, :n_labels]}

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from app import plugins
 from app.predictor import Predictor, codec
 from app.tasks.base import Task
+from app.tasks.dependency_parsing import SentenceItem, TreePrediction
 from app.tasks.question_answering import AnswerPrediction, QuestionItem
 from app.tasks.sequence_classification import ClassPrediction, PairItem
 from app.tasks.token_classification import TokenItem, TokenPrediction
@@ -37,6 +38,8 @@ def items(name: str) -> list[Any]:
     texts = [*TEXTS.values(), tiny.SENTENCE, " ".join([tiny.SENTENCE] * 12)]
     if name == "token_classification":
         return [TokenItem(text) for text in [*texts, "", "  "]]
+    if name == "dependency_parsing":
+        return [SentenceItem(text) for text in [*texts, "", "  ", "\x00", "isa " * 120, "x" * 200 + " isa"]]
     if name == "sequence_classification":
         return [PairItem(text, pair) for text, pair in zip(texts, ["Bola ya isa.", None] * len(texts), strict=False)]
     return [QuestionItem("Ina Bola?", text, top_k=3, max_answer_len=5) for text in texts]
@@ -55,6 +58,19 @@ def check(item: Any, prediction: Any) -> None:
         assert prediction.probabilities.shape == (len(prediction.words), len(tiny.POS_LABELS))
         np.testing.assert_allclose(prediction.probabilities.sum(axis=-1), 1)
         assert all(item.text[tag.start : tag.end].strip() for tag in prediction.words)
+    elif isinstance(prediction, TreePrediction):
+        assert [index for part in prediction.sentences for index in range(*part)] == [*range(len(prediction.words))]
+        for first, last in prediction.sentences:
+            heads = [word.head for word in prediction.words[first:last]]
+            assert sum(head == 0 for head in heads) == 1
+            assert all(head == 0 or first < head <= last for head in heads)
+            above = set(range(first + 1, last + 1))
+            for _ in heads:
+                above = {heads[word - first - 1] for word in above} - {0}
+            assert not above
+        for word in prediction.words:
+            assert (word.relation == "root") == (word.head == 0)
+            assert 0 <= word.score <= 1 and item.text[word.start : word.end].strip()
     elif isinstance(prediction, ClassPrediction):
         assert sum(prediction.scores.values()) == pytest.approx(1)
     else:
@@ -93,6 +109,11 @@ def test_an_item_has_the_same_answer_alone_and_in_any_batch(name: str, family: s
         if isinstance(prediction, TokenPrediction):
             np.testing.assert_allclose(prediction.probabilities, alone.probabilities, rtol=1e-9)
             assert [tag.label for tag in prediction.words] == [tag.label for tag in alone.words]
+        elif isinstance(prediction, TreePrediction):
+            assert [(word.head, word.relation) for word in prediction.words] == [
+                (word.head, word.relation) for word in alone.words
+            ]
+            assert [word.score for word in prediction.words] == pytest.approx([word.score for word in alone.words])
         elif isinstance(prediction, ClassPrediction):
             assert prediction.scores == pytest.approx(alone.scores)
         else:

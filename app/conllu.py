@@ -1,0 +1,40 @@
+"""CoNLL-U, the format of Universal Dependencies, for the words of an answer."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+MEDIA_TYPE = "text/x-conllu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The word ``text[start:end]``; ``head`` counts the sentence's words from 1, 0 is the root, None is not said."""
+
+    start: int
+    end: int
+    upos: str = "_"
+    head: int | None = None
+    deprel: str = "_"
+
+
+def render(documents: Iterable[tuple[str, Iterable[Sequence[Line]]]]) -> str:
+    """Each text with the lines of its sentences, as one document a text; a text without words gives none.
+
+    ``TokenRange`` in the last column has a word's half-open code points in its text.
+    """
+    return "".join(part for number, document in enumerate(documents, start=1) for part in _document(number, *document))
+
+
+def _document(number: int, text: str, sentences: Iterable[Sequence[Line]]) -> Iterator[str]:
+    for index, lines in enumerate(sentences, start=1):
+        if index == 1:
+            yield f"# newdoc id = {number}\n"
+        yield f"# sent_id = {number}-{index}\n"
+        yield f"# text = {' '.join(text[lines[0].start : lines[-1].end].split())}\n"
+        for place, line in enumerate(lines, start=1):
+            head = "_" if line.head is None else str(line.head)
+            is_tight = line.end < len(text) and not text[line.end].isspace()
+            misc = f"{'SpaceAfter=No|' if is_tight else ''}TokenRange={line.start}:{line.end}"
+            columns = (str(place), text[line.start : line.end], "_", line.upos, "_", "_", head, line.deprel, "_", misc)
+            yield "\t".join(columns) + "\n"
+        yield "\n"
