@@ -52,7 +52,7 @@ def _spanning(graph: Floats) -> Ints:
     """Heads of the maximum spanning arborescence. Shape: (m, m), node 0 the root, to (m,) with 0 at the root."""
     contractions: list[_Contraction] = []
     while True:
-        heads = graph.argmax(axis=1)
+        heads: Ints = graph.argmax(axis=1)
         cycle = _cycle(heads)
         if not len(cycle):
             break

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--tgt", help="target language, for example ha")
         command.add_argument("--src", help="source languages, comma-separated (default: en)")
         command.add_argument("--teacher", help="folder or hub id of a masked language model")
-        command.add_argument("--tasks", help="comma-separated: ner, pos, nli, qa (default: all)")
+        command.add_argument("--tasks", help="comma-separated: ner, pos, nli, qa, dp (default: all but dp)")
         command.add_argument("--data", type=Path, help="folder with text/, ner/, pos/, nli/, qa/ (default: data)")
         command.add_argument("--preset", default="quick", help="quick or paper (default: quick)")
         command.add_argument("--config", type=Path, help="a TOML file over the preset")

@@ -17,7 +17,7 @@ from distill.bilingual import Phase1, distil
 from distill.corpus import files, lines
 from distill.evaluate import interval, open_tokenizer, predictions, predictor_for
 from distill.student import create, layer_map, load_student
-from distill.tasks.base import TASKS, task_named, training_task
+from distill.tasks.base import task_named, training_task
 from distill.teach import Tuning, open_model, read_sources, teach, thin
 from distill.teacher import load_teacher, resolve
 from distill.transfer import Phase2, transfer
@@ -57,7 +57,7 @@ class Build:
     transfer: dict[str, Phase2]
     src: tuple[str, ...] = ("en",)
     teacher: str = "model_store/mmt-mini"
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = ("ner", "pos", "nli", "qa")
     data: Path = Path("data")
     text: tuple[Path, ...] = ()
     out: Path = Path("runs")

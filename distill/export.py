@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from app.errors import BistilError
 from app.rows import Tensors
+from distill.biaffine import OUTPUTS
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OPSET = 18
@@ -33,7 +34,9 @@ def input_names(model: PreTrainedModel) -> list[str]:
 
 
 def output_names(model: PreTrainedModel) -> list[str]:
-    """`start_logits` and `end_logits` of a question-answering model, else `logits`."""
+    """A parser's three outputs, `start_logits` and `end_logits` of a question-answering model, else `logits`."""
+    if hasattr(model, "parser"):
+        return list(OUTPUTS)
     return ["start_logits", "end_logits"] if hasattr(model, "qa_outputs") else ["logits"]
 
 
@@ -117,10 +120,12 @@ class _Positional(torch.nn.Module):
 
 def _name_axes(exported: onnx.ModelProto) -> None:
     """Call the free axes `batch` and `length`, not by torch's symbols."""
+    symbols = [dimension.dim_param for dimension in exported.graph.input[0].type.tensor_type.shape.dim]
+    names = dict(zip(symbols, ("batch", "length"), strict=True))
     for value in (*exported.graph.input, *exported.graph.output):
-        for dimension, name in zip(value.type.tensor_type.shape.dim, ("batch", "length"), strict=False):
+        for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
-                dimension.dim_param = name
+                dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
 
 
 def _forget_origin(exported: onnx.ModelProto) -> None:

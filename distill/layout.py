@@ -26,6 +26,7 @@ EXPECTED = {
         "pos/ud/{language}_*/{split}.conllu",
     ),
     "nli": ("nli/{language}.jsonl", "nli/{language}_*.jsonl"),
+    "dp": ("dp/{language}/{split}.conllu", "pos/{language}/{split}.conllu", "pos/ud/{language}_*/{split}.conllu"),
     "qa": ("qa/afriqa_{language}.jsonl", "qa/squad_{language}*.json", "qa/xquad_{language}.json"),
 }
 
@@ -34,7 +35,7 @@ def sources(task: str, folder: Path, language: str, split: str) -> list[Source]:
     """The files that may hold the split, perhaps none. Raises DataError where there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"the data folder {folder} does not exist")
-    return {"ner": _ner, "pos": _pos, "nli": _nli, "qa": _qa}[task](folder, language, split)
+    return {"ner": _ner, "pos": _pos, "nli": _nli, "qa": _qa, "dp": _dp}[task](folder, language, split)
 
 
 def missing(task: str, folder: Path, language: str, split: str) -> DataError:
@@ -65,6 +66,13 @@ def _pos(folder: Path, language: str, split: str) -> list[Source]:
     for pattern, reader in patterns:
         if paths := _glob(folder, pattern):
             return [Source(path=path, format=reader) for path in paths]
+    return []
+
+
+def _dp(folder: Path, language: str, split: str) -> list[Source]:
+    for pattern in EXPECTED["dp"]:
+        if paths := _glob(folder, pattern.format(language=language, split=split)):
+            return [Source(path=path, format="conllu") for path in paths]
     return []
 
 

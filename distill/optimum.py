@@ -17,8 +17,11 @@ COMMAND = "optimum-cli"
 def export_onnx(model: PreTrainedModel, path: Path) -> None:
     """Write the model as fp32 ONNX through `optimum-cli export onnx`, whichever environment that command is from.
 
-    Raises MissingExtra where there is no such command, ExportError with the end of its output where it fails.
+    Raises ExportError for a parser, which optimum does not know,
+    MissingExtra where there is no such command, and ExportError with the end of the command's output where it fails.
     """
+    if hasattr(model, "parser"):
+        raise ExportError("optimum exports no dependency parser: use the exporter torch")
     command = shutil.which(COMMAND)
     if command is None:
         raise MissingExtra(

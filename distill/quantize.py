@@ -25,7 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from app.rows import Tensors
 from distill.export import scopes
 
-HEADS = ("classifier", "qa_outputs", "pooler")
+HEADS = ("classifier", "qa_outputs", "parser", "pooler")
 METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 
 

@@ -12,6 +12,7 @@ TASKS = {
     "pos": "part-of-speech tagging",
     "nli": "natural language inference",
     "qa": "extractive question answering",
+    "dp": "dependency parsing",
 }
 
 

@@ -123,11 +123,10 @@ def open_model(
         }
     config = transformers.AutoConfig.from_pretrained(folder, **options)
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
-    kind = getattr(transformers, task.auto_model)
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        model = kind.from_pretrained(
+        model = task.auto_model.from_pretrained(
             folder,
             config=config,
             dtype="float32",

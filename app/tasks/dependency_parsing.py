@@ -15,7 +15,7 @@ from app.text import Span, sentences, words
 
 ROOT = "root"
 _UNKNOWN = "dep"
-# log-probability of a head that no window shows beside its dependant: worse than any that one shows
+# log-probability of a head that no window shows beside its dependent: worse than any that one shows
 _UNSEEN = -1e4
 
 
@@ -28,7 +28,7 @@ class SentenceItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Dependant:
+class Dependent:
     """The word ``text[start:end]`` and its place in the tree.
 
     ``head`` counts the prediction's words from 1; 0 is the root. ``score`` is the probability of the head times that of
@@ -46,7 +46,7 @@ class Dependant:
 class TreePrediction:
     """Every word of the item in order; ``sentences`` are half-open ranges of them, each a tree with one root word."""
 
-    words: tuple[Dependant, ...]
+    words: tuple[Dependent, ...]
     sentences: tuple[tuple[int, int], ...]
 
 
@@ -57,7 +57,7 @@ class DependencyParsing:
     A sentence longer than a row is read in windows that share ``stride`` pieces. A word's heads are then those of the
     window where it has most context; a head elsewhere is taken only where there is no tree without it.
 
-    The model gives arc_scores (n, n), of each piece under each other, relation_dependants (n, labels, k) and
+    The model gives arc_scores (n, n), of each piece under each other, relation_dependents (n, labels, k) and
     relation_heads (n, k): the score of a label between two pieces is the product of the two over k. So outputs grow
     with a row's length but for the arcs, and no pair's relations are computed that the tree does not have.
     """
@@ -101,7 +101,7 @@ class DependencyParsing:
         spans, ranges = _layout(item)
         starts = np.asarray([first for first, _ in ranges], dtype=np.int64)
         of_row = [int(np.searchsorted(starts, row.words.max(), side="right")) - 1 for row in rows]
-        found: list[Dependant] = []
+        found: list[Dependent] = []
         for sentence, (first, last) in enumerate(ranges):
             own = [index for index, which in enumerate(of_row) if which == sentence]
             scores = self._read([rows[index] for index in own], [outputs[index] for index in own], first, last)
@@ -115,13 +115,13 @@ class DependencyParsing:
         for index, (row, values) in enumerate(zip(rows, outputs, strict=True)):
             places, context = first_pieces(row, opens=index == 0, closes=index == len(rows) - 1)
             arcs = output(values, "arc_scores", shape=(len(row), None))[places][:, [0, *places]]
-            dependants = output(values, "relation_dependants", shape=(len(row), len(self.labels), None))[places]
-            heads = output(values, "relation_heads", shape=(len(row), dependants.shape[-1]))[places]
+            dependents = output(values, "relation_dependents", shape=(len(row), len(self.labels), None))[places]
+            heads = output(values, "relation_heads", shape=(len(row), dependents.shape[-1]))[places]
             arcs[np.arange(len(places)), 1 + np.arange(len(places))] = -np.inf
-            scores.hear(row.words[places] - first, context, log_softmax(arcs), dependants, heads)
+            scores.hear(row.words[places] - first, context, log_softmax(arcs), dependents, heads)
         return scores
 
-    def _tree(self, scores: "_Scores", spans: Sequence[Span], first: int) -> Iterator[Dependant]:
+    def _tree(self, scores: "_Scores", spans: Sequence[Span], first: int) -> Iterator[Dependent]:
         heads = arborescence(scores.arcs)
         relations = scores.relations(heads)
         if ROOT in self.labels:
@@ -135,7 +135,7 @@ class DependencyParsing:
             elif scores.context[word] < 0 and _UNKNOWN in self.labels:
                 label = _UNKNOWN
             score = float(np.exp(scores.arcs[word, head] + chance))
-            yield Dependant(start, end, head and head + first, label, score)
+            yield Dependent(start, end, head and head + first, label, score)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,12 +143,12 @@ class _Scores:
     """One sentence's words, gathered from its windows.
 
     Shape: ``context`` (n,), -1 where no window has the word; ``arcs`` (n, n + 1) log-probabilities, the root first;
-    ``dependants`` (n, labels, k); ``heads`` (n, k).
+    ``dependents`` (n, labels, k); ``heads`` (n, k).
     """
 
     context: Ints
     arcs: Floats
-    dependants: Floats
+    dependents: Floats
     heads: Floats
 
     @classmethod
@@ -156,19 +156,19 @@ class _Scores:
         """Before any window: anything may be any word's head, the root last of all."""
         arcs = np.full((n, n + 1), _UNSEEN)
         arcs[:, 0] *= 2
-        return cls(context=np.full(n, -1), arcs=arcs, dependants=np.zeros((n, n_labels, 1)), heads=np.zeros((n, 1)))
+        return cls(context=np.full(n, -1), arcs=arcs, dependents=np.zeros((n, n_labels, 1)), heads=np.zeros((n, 1)))
 
-    def hear(self, words: Ints, context: Ints, arcs: Floats, dependants: Floats, heads: Floats) -> None:
+    def hear(self, words: Ints, context: Ints, arcs: Floats, dependents: Floats, heads: Floats) -> None:
         """One window's view of its ``words``; those that another window saw in more context keep that."""
         if self.heads.shape[1] != heads.shape[1]:
-            self.dependants = np.zeros((*self.dependants.shape[:2], heads.shape[1]))
+            self.dependents = np.zeros((*self.dependents.shape[:2], heads.shape[1]))
             self.heads = np.zeros((len(self.heads), heads.shape[1]))
         better = context > self.context[words]
         chosen = words[better]
         self.context[chosen] = context[better]
         self.arcs[chosen] = _UNSEEN
-        self.arcs[np.ix_(chosen, [0, *(words + 1)])] = arcs[better]
-        self.dependants[chosen] = dependants[better]
+        self.arcs[np.ix_(chosen, np.concatenate([[0], words + 1]))] = arcs[better]
+        self.dependents[chosen] = dependents[better]
         self.heads[chosen] = heads[better]
 
     def relations(self, heads: Ints) -> Floats:
@@ -176,7 +176,7 @@ class _Scores:
 
         Shape: ``heads`` (n,) to (n, labels).
         """
-        scores: Floats = np.einsum("nlk,nk->nl", self.dependants, self.heads[heads - 1])
+        scores: Floats = np.einsum("nlk,nk->nl", self.dependents, self.heads[heads - 1])
         return scores
 
 

@@ -15,7 +15,7 @@ SPLITS = ("train", "dev", "test")
 
 
 def read(task: str, folder: Path, language: str, split: str) -> Corpus:
-    """The examples of a task (ner, pos, nli, qa) in one language and split, in file order.
+    """The examples of a task (ner, pos, nli, qa, dp) in one language and split, in file order.
 
     NLI and QA without a dev split take a fixed tenth of their training split for it.
     Raises UnknownChoice on a task or split there is none of; DataError, naming the paths looked for, on missing,

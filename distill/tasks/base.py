@@ -20,7 +20,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An item with its gold answer: a tag a word, a label, or the acceptable spans."""
+    """An item with its gold answer: a tag or an arc a word, a label, or the acceptable spans."""
 
     item: Any
     gold: Any
@@ -38,6 +38,14 @@ class Span:
         return self.start + len(self.text)
 
 
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """A word's gold head, counted from 1 and 0 for the root, and its relation to it."""
+
+    head: int
+    relation: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """One row of the table of tasks; `codec` is a module of `app.tasks` and of `distill.tasks`."""
@@ -53,6 +61,14 @@ UPOS = (
     *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM"),
     *("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X"),
 )
+UD_RELATIONS = (
+    *("acl", "advcl", "advmod", "amod", "appos", "aux", "case", "cc", "ccomp", "clf", "compound", "conj", "cop"),
+    *("csubj", "dep", "det", "discourse", "dislocated", "expl", "fixed", "flat", "goeswith", "iobj", "list", "mark"),
+    *("nmod", "nsubj", "nummod", "obj", "obl", "orphan", "parataxis", "punct", "reparandum", "root", "vocative"),
+    "xcomp",
+)
+"""The universal relations, without the subtypes that treebanks add: a target's may never occur in the source's."""
+
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 TASKS: dict[str, TaskSpec] = {
@@ -62,6 +78,7 @@ TASKS: dict[str, TaskSpec] = {
         TaskSpec(name="pos", codec="token_classification", main_metric="accuracy", labels=UPOS),
         TaskSpec(name="nli", codec="sequence_classification", main_metric="accuracy", labels=NLI_LABELS),
         TaskSpec(name="qa", codec="question_answering", main_metric="f1", labels=()),
+        TaskSpec(name="dp", codec="dependency_parsing", main_metric="las", labels=UD_RELATIONS),
     )
 }
 
@@ -77,7 +94,7 @@ class TrainingTask(Protocol):
     """Targets, loss and score of one task; the text side is the codec that serves it."""
 
     codec: ClassVar[str]
-    auto_model: ClassVar[str]
+    auto_model: ClassVar[Any]  # what `from_pretrained` makes the model
     name: str
     labels: tuple[str, ...]
     main_metric: str

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForQuestionAnswering
 
 from app.rows import Row
 from app.tasks.question_answering import AnswerPrediction, QuestionAnswering, QuestionItem
@@ -21,7 +22,7 @@ class TrainingTask:
     """Gold is a tuple of acceptable spans; the first one that the context holds is the target."""
 
     codec: ClassVar[str] = "question_answering"
-    auto_model: ClassVar[str] = "AutoModelForQuestionAnswering"
+    auto_model: ClassVar[Any] = AutoModelForQuestionAnswering
 
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.labels = name, labels

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSequenceClassification
 
 from app.rows import Row
 from app.tasks.sequence_classification import ClassPrediction, PairItem, SequenceClassification
@@ -16,7 +17,7 @@ class TrainingTask:
     """Gold is one label."""
 
     codec: ClassVar[str] = "sequence_classification"
-    auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
+    auto_model: ClassVar[Any] = AutoModelForSequenceClassification
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name, self.labels = name, labels

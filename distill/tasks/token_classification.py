@@ -8,6 +8,7 @@ import torch
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForTokenClassification
 
 from app.rows import Row
 from app.tasks.token_classification import TokenClassification, TokenItem, TokenPrediction
@@ -18,7 +19,7 @@ class TrainingTask:
     """Gold is a tuple of labels, one a word."""
 
     codec: ClassVar[str] = "token_classification"
-    auto_model: ClassVar[str] = "AutoModelForTokenClassification"
+    auto_model: ClassVar[Any] = AutoModelForTokenClassification
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name, self.labels = name, labels

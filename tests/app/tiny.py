@@ -141,17 +141,17 @@ def span_model(starts: np.ndarray, ends: np.ndarray) -> onnx.ModelProto:
 
 
 def pair_model(arcs: np.ndarray, relations: np.ndarray) -> onnx.ModelProto:
-    """arc_scores[i, j] = arcs[id of i, id of j]; the score of a label is the dependant's own, relations[id of i].
+    """arc_scores[i, j] = arcs[id of i, id of j]; the score of a label is the dependent's own, relations[id of i].
 
     Shape: ``arcs`` (vocabulary, vocabulary), ``relations`` (vocabulary, labels).
     """
     n, n_labels = relations.shape
     nodes = [
-        helper.make_node("Gather", ["arcs", "input_ids"], ["of_dependants"], axis=0),
+        helper.make_node("Gather", ["arcs", "input_ids"], ["of_dependents"], axis=0),
         helper.make_node("Gather", ["identity", "input_ids"], ["one_hot"], axis=0),
         helper.make_node("Transpose", ["one_hot"], ["by_piece"], perm=[0, 2, 1]),
-        helper.make_node("MatMul", ["of_dependants", "by_piece"], ["arc_scores"]),
-        helper.make_node("Gather", ["relations", "input_ids"], ["relation_dependants"], axis=0),
+        helper.make_node("MatMul", ["of_dependents", "by_piece"], ["arc_scores"]),
+        helper.make_node("Gather", ["relations", "input_ids"], ["relation_dependents"], axis=0),
         helper.make_node("Gather", ["ones", "input_ids"], ["relation_heads"], axis=0),
     ]
     constants = {
@@ -162,7 +162,7 @@ def pair_model(arcs: np.ndarray, relations: np.ndarray) -> onnx.ModelProto:
     }
     outputs = {
         "arc_scores": ["rows", "length", "length"],
-        "relation_dependants": ["rows", "length", n_labels, 1],
+        "relation_dependents": ["rows", "length", n_labels, 1],
         "relation_heads": ["rows", "length", 1],
     }
     return _model(nodes, constants, outputs, inputs=("input_ids",))
@@ -263,7 +263,7 @@ def random_outputs(inputs: Tensors, *, codec: str, n_labels: int, seed: int = 0)
     if codec == "dependency_parsing":
         return {
             "arc_scores": values[ids] @ values[ids].swapaxes(1, 2),
-            "relation_dependants": values[ids][:, :, :n_labels, np.newaxis] * values[ids + 1][:, :, np.newaxis, :3],
+            "relation_dependents": values[ids][:, :, :n_labels, np.newaxis] * values[ids + 1][:, :, np.newaxis, :3],
             "relation_heads": values[ids + 2][:, :, :3],
         }
     if codec == "sequence_classification":

@@ -7,27 +7,54 @@ from pathlib import Path
 
 NAMES = ("Aisha", "Musa", "Bello", "Zainab", "Garba", "Halima")
 PLACES = ("Kano", "Lagos", "Zaria", "Abuja", "Katsina", "London")
-ENGLISH = (
-    ("{n} went to {p} yesterday .", ("PROPN", "VERB", "ADP", "PROPN", "NOUN", "PUNCT")),
-    ("The teacher met {n} in {p} .", ("DET", "NOUN", "VERB", "PROPN", "ADP", "PROPN", "PUNCT")),
-    ("{p} is a large city .", ("PROPN", "AUX", "DET", "ADJ", "NOUN", "PUNCT")),
+Template = tuple[str, tuple[str, ...], str]
+
+ENGLISH: tuple[Template, ...] = (
+    (
+        "{n} went to {p} yesterday .",
+        ("PROPN", "VERB", "ADP", "PROPN", "NOUN", "PUNCT"),
+        "2:nsubj 0:root 4:case 2:obl 2:obl:tmod 2:punct",
+    ),
+    (
+        "The teacher met {n} in {p} .",
+        ("DET", "NOUN", "VERB", "PROPN", "ADP", "PROPN", "PUNCT"),
+        "2:det 3:nsubj 0:root 3:obj 6:case 3:obl 3:punct",
+    ),
+    (
+        "{p} is a large city .",
+        ("PROPN", "AUX", "DET", "ADJ", "NOUN", "PUNCT"),
+        "5:nsubj 5:cop 5:det 5:amod 0:root 5:punct",
+    ),
 )
-HAUSA = (
-    ("{n} ta tafi {p} jiya .", ("PROPN", "AUX", "VERB", "PROPN", "ADV", "PUNCT")),
-    ("Malami ya gana da {n} a {p} .", ("NOUN", "AUX", "VERB", "ADP", "PROPN", "ADP", "PROPN", "PUNCT")),
-    ("{p} babban birni ne .", ("PROPN", "ADJ", "NOUN", "AUX", "PUNCT")),
+HAUSA: tuple[Template, ...] = (
+    (
+        "{n} ta tafi {p} jiya .",
+        ("PROPN", "AUX", "VERB", "PROPN", "ADV", "PUNCT"),
+        "3:nsubj 3:aux 0:root 3:obl 3:advmod 3:punct",
+    ),
+    (
+        "Malami ya gana da {n} a {p} .",
+        ("NOUN", "AUX", "VERB", "ADP", "PROPN", "ADP", "PROPN", "PUNCT"),
+        "3:nsubj 3:aux 0:root 5:case 3:obl 7:case 3:obl 3:punct",
+    ),
+    (
+        "{p} babban birni ne .",
+        ("PROPN", "ADJ", "NOUN", "AUX", "PUNCT"),
+        "3:nsubj 3:amod 0:root 3:cop 3:punct",
+    ),
 )
 
 
 def write(folder: Path, *, sentences: int = 60, seed: int = 0) -> Path:
-    """Text and labelled data of English and Hausa for all four tasks."""
+    """Text and labelled data of English and Hausa for every task."""
     dice = random.Random(seed)
     for language, templates in (("en", ENGLISH), ("ha", HAUSA)):
         made = [_sentence(dice, templates) for _ in range(sentences)]
-        _put(folder / "text" / f"{language}.txt", "".join(" ".join(words) + "\n" for words, _, _ in made * 4))
+        _put(folder / "text" / f"{language}.txt", "".join(" ".join(words) + "\n" for words, *_ in made * 4))
         for split, part in (("train", made), ("dev", made[:20]), ("test", made[20:40])):
-            _put(folder / "ner" / language / f"{split}.conll", _columns((words, ner) for words, ner, _ in part))
-            _put(folder / "pos" / language / f"{split}.conll", _columns((words, pos) for words, _, pos in part))
+            _put(folder / "ner" / language / f"{split}.conll", _columns((words, ner) for words, ner, *_ in part))
+            _put(folder / "pos" / language / f"{split}.conll", _columns((words, pos) for words, _, pos, _ in part))
+            _put(folder / "dp" / language / f"{split}.conllu", "".join(map(_conllu, part)))
     for language in ("en", "ha"):
         rows = [
             {"split": split, "premise": f"{n} {p} .", "hypothesis": f"{n} .", "label": label}
@@ -68,12 +95,21 @@ def write(folder: Path, *, sentences: int = 60, seed: int = 0) -> Path:
 
 
 def _sentence(
-    dice: random.Random, templates: tuple[tuple[str, tuple[str, ...]], ...]
-) -> tuple[list[str], list[str], list[str]]:
-    template, pos = dice.choice(templates)
+    dice: random.Random, templates: tuple[Template, ...]
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    template, pos, arcs = dice.choice(templates)
     words = [{"{n}": dice.choice(NAMES), "{p}": dice.choice(PLACES)}.get(word, word) for word in template.split(" ")]
     ner = ["B-PER" if word in NAMES else "B-LOC" if word in PLACES else "O" for word in words]
-    return words, ner, list(pos)
+    return words, ner, list(pos), arcs.split(" ")
+
+
+def _conllu(sentence: tuple[list[str], list[str], list[str], list[str]]) -> str:
+    words, _, pos, arcs = sentence
+    lines = [f"# text = {' '.join(words)}"]
+    for number, (word, tag, arc) in enumerate(zip(words, pos, arcs, strict=True), start=1):
+        head, _, relation = arc.partition(":")
+        lines.append("\t".join((str(number), word, "_", tag, "_", "_", head, relation, "_", "_")))
+    return "\n".join(lines) + "\n\n"
 
 
 def _columns(sentences: Iterable[tuple[list[str], list[str]]]) -> str:

@@ -1,5 +1,6 @@
 """The whole path in miniature: one command from a teacher and a data folder to bundles that serve."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,9 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from app.bundle import Bundle
+from app.main import create_app
 from app.predictor import Predictor
+from app.settings import Settings
+from app.store import ModelStore
 from app.tasks.question_answering import QuestionItem
 from app.tasks.sequence_classification import PairItem
 from app.tasks.token_classification import TokenItem
@@ -77,6 +82,31 @@ def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, d
             assert words == ["Aisha", "ta", "tafi", "Kano", "jiya", "."]
         card = (tmp_path / "store" / "ha" / task / "1" / "card.md").read_text()
         assert "## Licence" in card and "teacher" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "xlm-roberta"])
+def test_a_parser_builds_on_request_and_is_served(tmp_path: Path, data: Path, family: str) -> None:
+    learning = ("teach.dp.epochs=12", "teach.dp.learning_rate=3e-3", "export.precisions=fp32,int8")
+    assert main(arguments(tmp_path, data, "--tasks", "dp", *learning, family=family)) == 0
+    folder = tmp_path / "store" / "ha" / "dp" / "1"
+    manifest = Bundle.open(folder).manifest
+    assert manifest.codec == "dependency_parsing" and manifest.variants[-1].name == "fp32"
+    assert set(manifest.scores["student"]) == {"las", "uas", "low", "high"}
+    # the teacher has learnt the three templates of its own language
+    report = json.loads((tmp_path / "runs" / "en-ha" / "dp" / "teach" / "stage.json").read_text())
+    assert report["best"] > 90
+    assert "dependency parsing" in (folder / "card.md").read_text()
+    settings = Settings.read(store=str(tmp_path / "store"), threads=1)
+    store = ModelStore(settings.store, cache=tmp_path)
+    served = [store.open(location, settings) for location in store.find()]
+    with TestClient(create_app(settings, served=served)) as client:
+        text = "Aisha ta tafi Kano jiya. Malami ya gana da Musa."
+        answer = client.post("/v1/ha/dp", json={"inputs": text}).json()
+        lines = client.post("/v1/ha/dp?format=conllu", json={"inputs": text}).text.splitlines()
+    assert " ".join(word["text"] for word in answer) == "Aisha ta tafi Kano jiya . Malami ya gana da Musa ."
+    assert [sum(word["head"] == 0 for word in answer if word["sentence"] == number) for number in (1, 2)] == [1, 1]
+    assert [line.split("\t")[7] for line in lines if line[:1].isdigit()] == [word["deprel"] for word in answer]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from app.errors import DataError, UnknownChoice
 from distill.datasets import Corpus, read
 from distill.datasets.base import held_out
 from distill.datasets.iob import iob2
-from distill.tasks.base import NER_LABELS, NLI_LABELS, UPOS, Span
+from distill.tasks.base import NER_LABELS, NLI_LABELS, UD_RELATIONS, UPOS, Arc, Span
 
 
 def put(folder: Path, name: str, text: str) -> Path:
@@ -85,6 +85,53 @@ def test_conllu_with_other_columns_is_an_error(tmp_path: Path) -> None:
     put(tmp_path, "pos/ud/fr_a/train.conllu", "1\tle\tDET\n")
     with pytest.raises(DataError, match="10 tab-separated columns"):
         read("pos", tmp_path, "fr", "train")
+
+
+def ud(*rows: str) -> str:
+    """Sentences of `id form head relation` lines, a "-" between two of them."""
+    lines = ["" if row == "-" else "{}\t{}\t_\tX\t_\t_\t{}\t{}\t_\t_".format(*row.split()) for row in rows]
+    return "\n".join(lines) + "\n\n"
+
+
+def test_conllu_gives_arcs_between_syntactic_words_with_universal_relations(tmp_path: Path) -> None:
+    rows = (
+        "1-2 du _ _",
+        "1 de 3 case",
+        "2 le 3 det:def",
+        "3 pain 0 root",
+        "3.1 x _ _",
+        "4 eh 3 new",
+        "-",
+        "1 a 0 root",
+    )
+    put(tmp_path, "dp/fr/train.conllu", "# text = du pain eh\n" + ud(*rows))
+    corpus = read("dp", tmp_path, "fr", "train")
+    assert words_of(corpus, 0) == ["de", "le", "pain", "eh"] and corpus.labels == UD_RELATIONS
+    assert corpus.examples[0].gold == (Arc(3, "case"), Arc(3, "det"), Arc(0, "root"), Arc(3, "dep"))
+    assert [example.gold for example in corpus.examples[1:]] == [(Arc(0, "root"),)]
+
+
+def test_trees_are_found_where_tags_are(tmp_path: Path) -> None:
+    put(tmp_path, "pos/ud/pcm_nsc/test.conllu.xz", ud("1 okay 0 root"))
+    assert [row["path"] for row in read("dp", tmp_path, "pcm", "test").files] == ["pos/ud/pcm_nsc/test.conllu.xz"]
+    with pytest.raises(DataError, match="no train data of the task 'dp' for the language 'pcm'"):
+        read("dp", tmp_path, "pcm", "train")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (("1 a 2 obj", "2 b _ root"), r"train\.conllu:2 .*head, not '_'"),
+        (("1 a 3 obj", "2 b 0 root"), r"train\.conllu:1 .*head, not '3'"),
+        (("1 a 1 obj", "2 b 0 root"), r"train\.conllu:1 .*head, not '1'"),
+        (("1 a 0 root", "3 b 1 obj"), r"train\.conllu:2 has the word 3 where 2 was due"),
+        (("1 a 0 root", "2 b 0 root"), r"train\.conllu:1 begins a sentence with 2 words under the root"),
+    ],
+)
+def test_what_is_no_tree_is_an_error_that_names_the_line(tmp_path: Path, rows: tuple[str, ...], told: str) -> None:
+    put(tmp_path, "dp/fr/train.conllu", ud(*rows))
+    with pytest.raises(DataError, match=told):
+        read("dp", tmp_path, "fr", "train")
 
 
 def test_two_column_pos_tokens_may_hold_spaces_and_unknown_tags_become_x(tmp_path: Path) -> None:
@@ -180,7 +227,7 @@ def test_provenance_names_file_hash_licence_and_rows(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("task", ["ner", "pos", "nli", "qa"])
+@pytest.mark.parametrize("task", ["ner", "pos", "nli", "qa", "dp"])
 def test_missing_data_is_an_error_that_names_the_paths_looked_for(tmp_path: Path, task: str) -> None:
     with pytest.raises(DataError, match=rf"{tmp_path}/{task}/.*xx.*plain or with \.xz"):
         read(task, tmp_path, "xx", "test")

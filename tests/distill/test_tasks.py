@@ -7,11 +7,12 @@ import torch
 from app.errors import UnknownChoice
 from app.plugins import names
 from app.rows import Row, Tensors
+from app.tasks.dependency_parsing import Dependent, SentenceItem, TreePrediction
 from app.tasks.question_answering import Answer, AnswerPrediction, QuestionItem
 from app.tasks.sequence_classification import ClassPrediction, PairItem
 from app.tasks.token_classification import Tag, TokenItem, TokenPrediction
 from distill.datasets.base import joined
-from distill.tasks.base import TASKS, Example, Span, collate, task_named, training_task
+from distill.tasks.base import TASKS, UD_RELATIONS, Arc, Example, Span, collate, task_named, training_task
 from distill.tasks.question_answering import normalised, token_f1
 from tests.distill import tiny
 
@@ -29,6 +30,16 @@ def row(words: list[int], spans: list[tuple[int, int]] | None = None) -> Row:
 def tagged(labels: str) -> TokenPrediction:
     tags = tuple(Tag(0, 0, label, 1.0) for label in labels.split())
     return TokenPrediction(tags, np.zeros((len(tags), 1)))
+
+
+def tree(arcs: str) -> TreePrediction:
+    pairs = [arc.split(":") for arc in arcs.split()]
+    words = tuple(Dependent(0, 0, int(head), relation, 1.0) for head, relation in pairs)
+    return TreePrediction(words, ((0, len(words)),))
+
+
+def gold_tree(arcs: str) -> tuple[Arc, ...]:
+    return tuple(Arc(word.head, word.relation) for word in tree(arcs).words)
 
 
 def said(text: str) -> AnswerPrediction:
@@ -184,3 +195,96 @@ def test_perfect_logits_give_a_perfect_score(family: str) -> None:
     prediction = codec.decode(example.item, rows, outputs)
     assert tuple(word.label for word in prediction.words) == gold
     assert task.score([gold], [prediction])["f1"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("pad_id", [0, 1])
+def test_all_three_words_of_a_sentence_are_scored_whatever_the_id_of_padding(pad_id: int) -> None:
+    task = training_task("dp")
+    example = Example(SentenceItem("a b c", ((0, 1), (2, 3), (4, 5))), gold_tree("2:nsubj 0:root 1:obj"))
+    rows = [row([-1, 0, 1, 1, 2, -1]), row([-1, 0, 1, 2, -1, -1, -1, -1, -1])]
+    batch = collate(rows, [target for one in rows for target in task.targets(example, [one])], pad_id=pad_id)
+    assert batch["arcs"].tolist() == [
+        [-100, 2, 0, -100, 1, -100, -100, -100, -100],
+        [-100, 2, 0, 1, -100, -100, -100, -100, -100],
+    ]
+    assert batch["head_mask"].tolist() == [[1, 1, 1, 0, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0, 0]]
+    nsubj, root, obj = (UD_RELATIONS.index(relation) for relation in ("nsubj", "root", "obj"))
+    assert batch["relations"][0].tolist() == [-100, nsubj, root, -100, obj, -100, -100, -100, -100]
+    outputs = SimpleNamespace(
+        arc_scores=torch.zeros(2, 9, 9),
+        relation_dependents=torch.zeros(2, 9, 37, 3),
+        relation_heads=torch.ones(2, 9, 3),
+    )
+    arcs, relations = task.distilled_logits(outputs, batch)
+    assert (len(arcs), len(relations)) == (6, 6)
+    assert task.terms([example.gold], [tree("2:nsubj 0:root 2:obj")]).tolist() == [[2, 3]]
+
+
+def test_attachment_scores_against_values_worked_out_by_hand() -> None:
+    task = training_task("dp")
+    gold = [gold_tree("2:nsubj 0:root 2:obj 3:punct"), gold_tree("0:root")]
+    # a wrong relation, two words under wrong heads, the roots right: 3 of 5 heads, 2 of 5 with their relation
+    predictions = [tree("2:obj 0:root 1:obj 2:punct"), tree("0:root")]
+    assert task.score(gold, predictions) == pytest.approx({"uas": 60.0, "las": 40.0})
+    assert task.terms(gold, predictions).tolist() == [[1, 4], [1, 1]]
+
+
+def test_the_parsers_loss_is_that_of_heads_among_words_and_of_relations_under_gold_heads() -> None:
+    task = training_task("dp", ("dep", "obj", "root"))
+    example = Example(SentenceItem("a b", ((0, 1), (2, 3))), gold_tree("2:obj 0:root"))
+    rows = [row([-1, 0, 0, 1, -1]), row([-1])]
+    targets = [*task.targets(example, rows[:1]), *task.targets(Example(SentenceItem(""), ()), rows[1:])]
+    batch = collate(rows, targets, pad_id=0)
+    generator = torch.Generator().manual_seed(0)
+    arcs, dependents, heads = (
+        torch.randn(shape, generator=generator, requires_grad=True) for shape in ((2, 5, 5), (2, 5, 3, 4), (2, 5, 4))
+    )
+    outputs = SimpleNamespace(arc_scores=arcs, relation_dependents=dependents, relation_heads=heads)
+    # word a is piece 1 and may hang on the root, 0, or on b, 3; b is piece 3 and may hang on 0 or 1
+    of_heads = -(arcs[0, 1, [0, 3]].log_softmax(0)[1] + arcs[0, 3, [0, 1]].log_softmax(0)[0]) / 2
+    of_a = torch.stack([torch.dot(dependents[0, 1, label], heads[0, 3]) for label in range(3)])
+    of_b = torch.stack([torch.dot(dependents[0, 3, label], heads[0, 0]) for label in range(3)])
+    of_relations = -(of_a.log_softmax(0)[1] + of_b.log_softmax(0)[2]) / 2
+    loss = task.loss(outputs, batch)
+    torch.testing.assert_close(loss, of_heads + of_relations)
+    loss.backward()
+    assert arcs.grad is not None and dependents.grad is not None
+    assert arcs.grad[1].abs().sum() == 0 and dependents.grad[1].abs().sum() == 0
+    looked_at = arcs.grad[0].nonzero().tolist()
+    assert looked_at == [[1, 0], [1, 3], [3, 0], [3, 1]]
+    batch["arcs"][:] = -100
+    assert task.loss(outputs, batch) == 0
+
+
+def test_a_head_outside_the_window_is_no_target() -> None:
+    task = training_task("dp")
+    example = Example(SentenceItem("a b c"), gold_tree("3:nsubj 3:obj 0:root"))
+    (first, second) = task.targets(example, [row([-1, 0, 1, -1]), row([-1, 1, 2, 2, -1])])
+    assert first["arcs"].tolist() == [-100, -100, -100, -100] == first["relations"].tolist()
+    assert second["arcs"].tolist() == [-100, 2, 0, -100, -100]
+
+
+@pytest.mark.parametrize("max_length", [48, 12])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_perfect_outputs_give_a_perfect_tree(family: str, max_length: int) -> None:
+    tokenizer = tiny.tiny_tokenizer(family).backend_tokenizer
+    task = training_task("dp")
+    text, spans = joined(tiny.HAUSA[4].split())
+    # a chain, so that every head is near enough to be seen in a short window too
+    gold = (Arc(0, "root"), *(Arc(place, UD_RELATIONS[place]) for place in range(1, len(spans))))
+    example = Example(SentenceItem(text, spans), gold)
+    codec = task.codec_for(max_length=max_length, stride=max_length // 2, pad_id=0)
+    rows = codec.encode(example.item, tokenizer)
+    assert (len(rows) > 1) == (max_length == 12)
+    outputs: list[Tensors] = []
+    for target in task.targets(example, rows):
+        arcs, relations = np.maximum(target["arcs"], 0), np.maximum(target["relations"], 0)
+        outputs.append(
+            {
+                "arc_scores": 9.0 * np.eye(len(arcs))[arcs] * (target["arcs"] >= 0)[:, np.newaxis],
+                "relation_dependents": 9.0 * np.eye(len(task.labels))[relations][:, :, np.newaxis],
+                "relation_heads": np.ones((len(arcs), 1)),
+            }
+        )
+    prediction = codec.decode(example.item, rows, outputs)
+    assert task.score([gold], [prediction]) == pytest.approx({"las": 100, "uas": 100})

@@ -17,11 +17,11 @@ def says(row: Row, heads: dict[int, int], *, label: int = 2) -> Tensors:
     """Outputs in which piece ``i`` wants piece ``heads[i]`` and every word's best relation is ``label``."""
     n = len(row)
     arcs = np.zeros((n, n))
-    for dependant, head in heads.items():
-        arcs[dependant, head] = 9
+    for dependent, head in heads.items():
+        arcs[dependent, head] = 9
     return {
         "arc_scores": arcs,
-        "relation_dependants": np.tile(np.eye(len(LABELS))[label][:, np.newaxis] * 4, (n, 1, 1)),
+        "relation_dependents": np.tile(np.eye(len(LABELS))[label][:, np.newaxis] * 4, (n, 1, 1)),
         "relation_heads": np.ones((n, 1)),
     }
 
@@ -57,9 +57,9 @@ def test_a_relation_is_scored_between_the_two_words_of_the_arc() -> None:
     (row,) = codec().encode(item, tiny.bert())
     outputs = says(row, {1: 0, 2: 1})
     generator = np.random.default_rng(0)
-    dependants, heads = generator.normal(size=(4, 5, 3)), generator.normal(size=(4, 3))
-    outputs |= {"relation_dependants": dependants, "relation_heads": heads}
-    scores = [sum(dependants[2, label, k] * heads[1, k] for k in range(3)) for label in range(4)]
+    dependents, heads = generator.normal(size=(4, 5, 3)), generator.normal(size=(4, 3))
+    outputs |= {"relation_dependents": dependents, "relation_heads": heads}
+    scores = [sum(dependents[2, label, k] * heads[1, k] for k in range(3)) for label in range(4)]
     word = codec().decode(item, [row], [outputs]).words[1]
     assert word.relation == LABELS[int(np.argmax(scores))]
     expected = np.exp(max(scores)) / sum(np.exp(scores)) * np.exp(9) / (np.exp(9) + 1)
@@ -117,6 +117,6 @@ def test_outputs_of_another_model_are_an_engine_error() -> None:
     with pytest.raises(EngineError, match="not arc_scores"):
         codec().decode(item, [row], [{"logits": np.zeros((4, 5))}])
     outputs = says(row, {1: 0, 2: 1})
-    outputs["relation_dependants"] = outputs["relation_dependants"][:, :3]
-    with pytest.raises(EngineError, match="relation_dependants of shape"):
+    outputs["relation_dependents"] = outputs["relation_dependents"][:, :3]
+    with pytest.raises(EngineError, match="relation_dependents of shape"):
         codec().decode(item, [row], [outputs])
