@@ -25,8 +25,8 @@ def arborescence(scores: Floats) -> Ints:
     graph = np.full((n + 1, n + 1), -np.inf)
     graph[1:] = scores
     np.fill_diagonal(graph, -np.inf)
-    heads = graph.argmax(axis=1)
-    if np.count_nonzero(heads[1:] == 0) != 1 or len(_cycle(heads)):
+    heads = _spanning(graph)
+    if np.count_nonzero(heads[1:] == 0) != 1:
         # so dear that the best tree has as few arcs from the root as there can be, which is one
         finite = graph[np.isfinite(graph)]
         graph[1:, 0] -= (n + 1) * (finite.max() - finite.min() + 1)
@@ -70,7 +70,9 @@ def _spanning(graph: Floats) -> Ints:
 
 
 def _contract(graph: Floats, heads: Ints, cycle: Ints) -> tuple[_Contraction, Floats]:
-    outside = np.setdiff1d(np.arange(len(graph)), cycle)
+    is_outside = np.ones(len(graph), dtype=bool)
+    is_outside[cycle] = False
+    outside = np.flatnonzero(is_outside)
     entering = graph[np.ix_(cycle, outside)] - graph[cycle, heads[cycle]][:, np.newaxis]
     leaving = graph[np.ix_(outside, cycle)]
     last = len(outside)

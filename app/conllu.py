@@ -6,15 +6,15 @@ from dataclasses import dataclass
 MEDIA_TYPE = "text/x-conllu"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """The word ``text[start:end]``; ``head`` counts the sentence's words from 1, 0 is the root, None is not said."""
 
     start: int
     end: int
-    upos: str = "_"
     head: int | None = None
     deprel: str = "_"
+    upos: str = "_"
 
 
 def render(documents: Iterable[tuple[str, Iterable[Sequence[Line]]]]) -> str:

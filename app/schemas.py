@@ -192,8 +192,17 @@ class DpRequest(_Closed):
     def conllu(self, predictions: Sequence[TreePrediction]) -> str:
         """The same as CoNLL-U, a document a text; ids begin again with every sentence."""
         return conllu.render(
-            (text, [_lines(prediction, first, last) for first, last in prediction.sentences])
-            for text, prediction in zip(self.texts(), predictions, strict=True)
+            (
+                text,
+                [
+                    [
+                        conllu.Line(word.start, word.end, max(word.head - first, 0), word.relation)
+                        for word in said.words[first:last]
+                    ]
+                    for first, last in said.sentences
+                ],
+            )
+            for text, said in zip(self.texts(), predictions, strict=True)
         )
 
 
@@ -399,10 +408,3 @@ def _pair(value: str | PairInput | list[str]) -> PairItem:
     if isinstance(value, PairInput):
         return PairItem(value.text, value.text_pair)
     return PairItem(*value)
-
-
-def _lines(prediction: TreePrediction, first: int, last: int) -> list[conllu.Line]:
-    return [
-        conllu.Line(start=word.start, end=word.end, head=word.head and word.head - first, deprel=word.relation)
-        for word in prediction.words[first:last]
-    ]

@@ -99,12 +99,13 @@ class DependencyParsing:
     def decode(self, item: SentenceItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> TreePrediction:
         """The best tree of each sentence; a word without pieces is a leaf of relation "dep" and score 0."""
         spans, ranges = _layout(item)
-        starts = np.asarray([first for first, _ in ranges], dtype=np.int64)
-        of_row = [int(np.searchsorted(starts, row.words.max(), side="right")) - 1 for row in rows]
         found: list[Dependent] = []
-        for sentence, (first, last) in enumerate(ranges):
-            own = [index for index, which in enumerate(of_row) if which == sentence]
-            scores = self._read([rows[index] for index in own], [outputs[index] for index in own], first, last)
+        done = 0
+        for first, last in ranges:
+            begin = done
+            while done < len(rows) and rows[done].words.max() < last:
+                done += 1
+            scores = self._read(rows[begin:done], outputs[begin:done], first, last)
             found += self._tree(scores, spans[first:last], first)
         return TreePrediction(tuple(found), tuple(ranges))
 
@@ -127,15 +128,15 @@ class DependencyParsing:
         if ROOT in self.labels:
             relations[:, self.labels.index(ROOT)] = -np.inf
         chances = log_softmax(relations)
+        chance = np.where(heads == 0, 0, chances.max(axis=1))
+        probabilities = np.exp(scores.arcs[np.arange(len(heads)), heads] + chance).tolist()
         for word, (start, end) in enumerate(spans):
-            head = int(heads[word])
-            label, chance = self.labels[int(chances[word].argmax())], float(chances[word].max())
+            head, label = int(heads[word]), self.labels[chances[word].argmax()]
             if not head:
-                label, chance = ROOT, 0.0
+                label = ROOT
             elif scores.context[word] < 0 and _UNKNOWN in self.labels:
                 label = _UNKNOWN
-            score = float(np.exp(scores.arcs[word, head] + chance))
-            yield Dependent(start, end, head and head + first, label, score)
+            yield Dependent(start, end, head and head + first, label, probabilities[word])
 
 
 @dataclass(slots=True, kw_only=True)
