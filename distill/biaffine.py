@@ -20,7 +20,7 @@ from app.errors import UnknownChoice
 
 ARC_SIZE = 256
 DEPENDENT_SIZE = 128
-HEAD_SIZE = 32
+HEAD_SIZE = 8
 OUTPUTS = ("arc_scores", "relation_dependents", "relation_heads")
 
 

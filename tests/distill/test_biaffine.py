@@ -47,10 +47,10 @@ def test_the_head_is_the_biaffine_form_of_the_paper() -> None:
     torch.testing.assert_close(arcs, expected)
 
     d, h = project(head.relation_dependent), project(head.relation_head)
-    weight, bias = head.relation.weight.view(5, 33, 128), head.relation.bias.view(5, 33)
-    relations = torch.einsum("bix,ryx,bjy->bijr", d, weight[:, :32], h)
-    relations += torch.einsum("bix,rx->bir", d, weight[:, 32])[:, :, None]
-    relations += torch.einsum("bjy,ry->bjr", h, bias[:, :32])[:, None] + bias[:, 32]
+    weight, bias = head.relation.weight.view(5, 9, 128), head.relation.bias.view(5, 9)
+    relations = torch.einsum("bix,ryx,bjy->bijr", d, weight[:, :8], h)
+    relations += torch.einsum("bix,rx->bir", d, weight[:, 8])[:, :, None]
+    relations += torch.einsum("bjy,ry->bjr", h, bias[:, :8])[:, None] + bias[:, 8]
     torch.testing.assert_close(torch.einsum("birk,bjk->bijr", dependents, heads), relations)
 
 
@@ -68,7 +68,7 @@ def test_a_saved_parser_opens_again_and_a_new_head_follows_the_seed(
         torch.testing.assert_close(first[name], again[name])
     assert not torch.allclose(first.arc_scores, other.arc_scores)
     assert first.hidden_states is None and first.attentions is None
-    assert again.arc_scores.shape == (2, 10, 10) and again.relation_dependents.shape == (2, 10, 37, 33)
+    assert again.arc_scores.shape == (2, 10, 10) and again.relation_dependents.shape == (2, 10, 37, 9)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
