@@ -238,6 +238,8 @@ def test_openapi_tells_the_truth_about_errors(client: TestClient) -> None:
         assert list(operation["responses"][code]["content"]) == ["application/problem+json"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("NerRequest")
+    parsed = document["paths"]["/v1/{language}/dp"]["post"]["responses"]["200"]["content"]
+    assert set(parsed) == {"application/json", "text/x-conllu"}
 
 
 def test_docs_can_be_switched_off(serve: Serve) -> None:

@@ -22,6 +22,7 @@ from app.store import ModelStore
 from app.tasks.question_answering import QuestionItem
 from app.tasks.sequence_classification import PairItem
 from app.tasks.token_classification import TokenItem
+from distill import build as building
 from distill.__main__ import main
 from distill.delta import SparseDelta
 from tests.distill import corpora
@@ -163,6 +164,16 @@ def test_every_missing_file_is_named_before_the_work_starts(
     for part in ("yo.txt", "ner/yo", "pos/yo"):
         assert part in error
     assert not (tmp_path / "runs").exists() and not (tmp_path / "store").exists()
+
+
+def test_parsing_has_settings_of_its_own_and_is_done_on_request_alone() -> None:
+    assert building.read("quick", [{"tgt": "ha"}]).tasks == ("ner", "pos", "nli", "qa")
+    for preset in ("quick", "paper"):
+        build = building.read(preset, [{"tgt": "pcm", "tasks": "dp"}])
+        assert build.tasks == ("dp",) and {"dp"} <= set(build.teach) & set(build.transfer)
+    published = build.phase2("dp")
+    assert (published.full_epochs, published.sparse_epochs, published.density) == (10, 10, 0.08)
+    assert (published.tuning.learning_rate, published.tuning.batch_size, published.copy_head) == (5e-5, 8, False)
 
 
 @pytest.mark.parametrize(
