@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedModel,
     XLMRobertaModel,
     XLMRobertaPreTrainedModel,
+    initialization,
 )
 from transformers.utils.generic import ModelOutput
 
@@ -40,7 +41,8 @@ class Biaffine(nn.Module):
     """Arcs: d_i' U h_j + u' h_j. Relations: x_i' W_r y_j + v_r' x_i + w_r' y_j + b_r, with y of few dimensions, so that
     x_i' [W_r v_r] + [w_r b_r] is small enough to be an output and no pair of pieces has to be gone through.
 
-    Every weight is a linear layer's, which transformers knows how to initialise.
+    Every weight is a linear layer's, which transformers knows how to initialise; the products start at zero, as in the
+    paper, so that all heads and labels are equally likely before training.
     """
 
     def __init__(self, config: Any) -> None:
@@ -71,6 +73,12 @@ class _Parsing:
     """What the three families' parsers share: the encoder's last states through the head."""
 
     parser: Biaffine
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[misc]
+        if isinstance(module, nn.Linear) and module in (self.parser.arc, self.parser.relation):
+            initialization.zeros_(module.weight)
 
     def forward(
         self,
