@@ -125,7 +125,8 @@ def check(build: Build) -> None:
     if free < 2 * 2**30:
         problems.append(f"no disk space for {build.out}: 2 GiB needed, {free >> 20} MiB free")
     if problems:
-        raise DataError("the build cannot start:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        told = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
+        raise DataError(f"the build cannot start:\n{told}")
     teacher, _ = load_teacher(build.teacher)
     layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor, build.student.strategy)
 

@@ -24,12 +24,16 @@ Terms = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long, how fast and how often. Steps are optimiser steps; each makes `accumulate` forward passes."""
+    """How long, how fast and how often. Steps are optimiser steps; each makes `accumulate` forward passes.
+
+    A trapezoid is constant up to the last `decay_share` of the steps, then falls to zero in a line.
+    """
 
     steps: int
     learning_rate: float
     warmup_steps: int = 0
     decay: Literal["linear", "cosine", "constant", "trapezoid"] = "linear"
+    decay_share: float = 0.25
     accumulate: int = 1
     clip_norm: float = 1.0
     weight_decay: float = 0.0
@@ -50,7 +54,7 @@ class Schedule:
         if self.decay == "cosine":
             return 0.5 * (1.0 + float(torch.cos(torch.tensor(done * torch.pi))))
         if self.decay == "trapezoid":
-            return min(1.0, (1.0 - done) / 0.25)
+            return min(1.0, (1.0 - done) / self.decay_share)
         return 1.0
 
 

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import transformers
 from transformers import PreTrainedModel
 
 from app.engines.onnx import Engine
-from app.errors import MissingExtra
 from app.rows import Tensors
-from distill import biaffine, optimum
-from distill.export import ExportError, export_onnx, input_names, output_names, parity, scopes, torch_outputs
+from distill import biaffine
+from distill.export import export_onnx, input_names, output_names, parity, scopes, torch_outputs
 from distill.quantize import quantize_static
 from tests.distill import tiny
 
@@ -142,25 +140,3 @@ def test_int8_is_about_a_quarter_of_the_size(tmp_path: Path) -> None:
     export_onnx(model, fp32)
     quantize_static(fp32, int8, calibration=[batch(model, 2, 16)])
     assert int8.stat().st_size < 0.3 * fp32.stat().st_size
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which(optimum.COMMAND) is None, reason="optimum-onnx is not installed")
-@pytest.mark.parametrize("head", HEADS[:3])
-def test_the_exporter_of_optimum_gives_the_logits_of_torch(teachers: Path, tmp_path: Path, head: str) -> None:
-    model = model_of(teachers, "xlm-roberta", head)
-    optimum.export_onnx(model, tmp_path / "model.onnx")
-    assert parity(model, tmp_path / "model.onnx", [batch(model, *shape) for shape in SHAPES]) < 1e-4
-
-
-def test_without_optimum_the_error_says_how_to_install_it(
-    teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingExtra, match="optimum-onnx"):
-        optimum.export_onnx(model_of(teachers, "bert", "TokenClassification"), tmp_path / "model.onnx")
-
-
-def test_optimum_refuses_a_parser(teachers: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="exporter torch"):
-        optimum.export_onnx(model_of(teachers, "bert", "DependencyParsing"), tmp_path / "model.onnx")

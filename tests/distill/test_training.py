@@ -129,3 +129,5 @@ def test_schedules_rise_and_fall_as_named() -> None:
     assert [linear.factor(step) for step in (0, 1, 2, 6)] == [0.5, 1.0, 1.0, 0.5]
     flat = schedule(steps=8, decay="trapezoid")
     assert [flat.factor(step) for step in (0, 6, 7)] == [1.0, 1.0, 0.5]
+    half = schedule(steps=8, decay="trapezoid", decay_share=0.5)
+    assert [half.factor(step) for step in (4, 5, 7)] == [1.0, 0.75, 0.25]

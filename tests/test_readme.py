@@ -1,0 +1,73 @@
+"""The README's commands, run as they are written, against the embedded store."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+CURLS = [block.strip() for block in BLOCKS if block.startswith("curl")]
+PORT = 8000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    serve = next(block for block in BLOCKS if "bistil-serve --lang ha" in block and "docker" not in block)
+    command = shlex.split(serve.split("&&")[-1])
+    process = subprocess.Popen([sys.executable, "-m", "app.main", *command[1:]], cwd=ROOT)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=1).close()
+                break
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                assert process.poll() is None, "the server did not start"
+                time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's requests need curl")
+@pytest.mark.parametrize("command", CURLS, ids=lambda command: re.findall(r"/v1/ha/(\w+)", command)[0])
+def test_each_request_of_the_readme_is_answered(server: None, command: str) -> None:
+    answer = json.loads(subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout)
+    body = json.loads(command.split("-d '")[1].rstrip("'"))["inputs"]
+    task = re.findall(r"/v1/ha/(\w+)", command)[0]
+    if task == "ner":
+        assert {entity["entity_group"]: entity["word"] for entity in answer} == {"ORG": "Arsenal", "LOC": "London"}
+    if task == "pos":
+        assert [body[word["start"] : word["end"]] for word in answer] == re.findall(r"\w+|[^\w\s]", body)
+    if task == "nli":
+        scores = {entry["label"]: entry["score"] for entry in answer[0]}
+        assert set(scores) == {"entailment", "neutral", "contradiction"} and sum(scores.values()) == pytest.approx(1)
+    if task == "qa":
+        found = answer[0] if isinstance(answer, list) else answer
+        assert found["answer"] == body["context"][found["start"] : found["end"]] == "1942"
+
+
+def test_the_readme_asks_for_each_task_once() -> None:
+    assert len(CURLS) == 4
+
+
+def test_the_distill_command_of_the_readme_is_one_the_parser_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run where there is no data, it says which files it needs: it got past the arguments and the preset."""
+    distill = pytest.importorskip("distill.__main__")
+    command = next(block for block in BLOCKS if "-m distill build" in block)
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert distill.main(shlex.split(command)[3:]) == 2
+    assert "data/ner/en" in capsys.readouterr().err
