@@ -168,7 +168,7 @@ def test_an_altered_bundle_ends_the_server_with_1(tmp_path: Path, store: Path) -
     ("flags", "message"),
     [
         (["--lang", "xx"], "unknown language 'xx'; choose from: ha, sw"),
-        (["--tasks", "nre"], "unknown task 'nre'; choose from: ner, nli, pos, qa"),
+        (["--tasks", "nre"], "unknown task 'nre'; choose from: dp, ner, nli, pos, qa"),
         (["--port", "x"], "--port"),
         (["--store", "/nowhere/at/all"], "/nowhere/at/all is not a folder"),
     ],

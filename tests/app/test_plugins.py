@@ -7,7 +7,12 @@ from app.errors import MissingExtra, UnknownChoice
 
 
 def test_names_lists_modules_but_not_base() -> None:
-    assert plugins.names("app.tasks") == ("question_answering", "sequence_classification", "token_classification")
+    assert plugins.names("app.tasks") == (
+        "dependency_parsing",
+        "question_answering",
+        "sequence_classification",
+        "token_classification",
+    )
     assert "base" not in plugins.names("app.engines")
     assert "onnx" in plugins.names("app.engines")
 
