@@ -10,10 +10,10 @@ from rich.console import Console
 
 from app.errors import BistilError
 from distill import build as building
-from distill import bundles
+from distill import bundles, recipe
 from distill import config as configuration
-from distill.build import Build
 from distill.pretrain import Pretraining, pretrain
+from distill.recipe import Build
 from distill.report import table
 
 _HELP = {
@@ -90,13 +90,13 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
 def _read(options: argparse.Namespace) -> Build:
     given = {
         name: value
-        for name in ("src", "tgt", "teacher", "tasks", "data", "out", "store", "licence")
+        for name in ("src", "tgt", "method", "teacher", "tasks", "data", "out", "store", "licence")
         if (value := getattr(options, name)) is not None
     }
     sources = [configuration.toml(options.config)] if options.config else []
     if options.exporter:
         given["export"] = {"exporter": options.exporter}
-    return building.read(options.preset, [*sources, given, configuration.overrides(options.overrides)])
+    return recipe.read(options.preset, [*sources, given, configuration.overrides(options.overrides)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--tasks", help="comma-separated: ner, pos, nli, qa, dp (default: all but dp)")
         command.add_argument("--data", type=Path, help="folder with text/, ner/, pos/, nli/, qa/ (default: data)")
         command.add_argument("--preset", default="quick", help="quick or paper (default: quick)")
+        command.add_argument("--method", help="a TOML of distill/configs/methods over the preset")
         command.add_argument("--config", type=Path, help="a TOML file over the preset")
         command.add_argument("--out", type=Path, help="folder of the stages and their checkpoints (default: runs)")
         command.add_argument("--store", type=Path, help="where bundles go (default: model_store)")

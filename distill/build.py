@@ -1,108 +1,28 @@
-"""`build`: every stage from a multilingual teacher to published bundles, and the configuration they share."""
+"""`build`: every stage from a multilingual teacher to published bundles."""
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from transformers import PreTrainedModel
 
-from app.errors import ConfigError, DataError, UnknownChoice
-from distill import config as configuration
+from app.errors import DataError
 from distill import datasets, stage, vocabulary
-from distill.bilingual import Phase1, distil
+from distill.bilingual import distil
 from distill.corpus import files, lines
 from distill.evaluate import interval, open_tokenizer, predictions, predictor_for
+from distill.recipe import Build
 from distill.student import create, layer_map, load_student
 from distill.tasks.base import task_named, training_task
-from distill.teach import Tuning, open_model, read_sources, teach, thin
+from distill.teach import open_model, read_sources, teach, thin
 from distill.teacher import load_teacher, resolve
-from distill.transfer import Phase2, transfer
+from distill.transfer import transfer
 
-CONFIGS = Path(__file__).parent / "configs"
 STAGES = ("trim", "student", "distill", "teach", "transfer", "evaluate", "export")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Student:
-    """What is cut: the vocabulary below `threshold` and the layers not in the map."""
-
-    threshold: float = 1e-6
-    keep_characters: bool = True
-    layer_reduction_factor: int = 2
-    strategy: str = "regular"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """What is published. `test_examples` and `calibration_texts` bound the time; 0 test examples means all."""
-
-    exporter: Literal["torch", "optimum"] = "torch"
-    precisions: tuple[str, ...] = ("fp32", "int8")
-    calibration_texts: int = 200
-    test_examples: int = 0
-    rounds: int = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """One TOML of `python -m distill build`; `teach` and `transfer` are per task, `default` for those not named."""
-
-    tgt: str
-    phase1: Phase1
-    teach: dict[str, Tuning]
-    transfer: dict[str, Phase2]
-    src: tuple[str, ...] = ("en",)
-    teacher: str = "model_store/mmt-mini"
-    tasks: tuple[str, ...] = ("ner", "pos", "nli", "qa")
-    data: Path = Path("data")
-    text: tuple[Path, ...] = ()
-    out: Path = Path("runs")
-    store: Path = Path("model_store")
-    licence: str = ""
-    student: Student = field(default_factory=Student)
-    export: Export = field(default_factory=Export)
-
-    @property
-    def folder(self) -> Path:
-        """Where this language pair's stages live."""
-        return self.out / f"{'+'.join(self.src)}-{self.tgt}"
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Source languages, then the target, each once."""
-        return tuple(dict.fromkeys((*self.src, self.tgt)))
-
-    @property
-    def texts(self) -> tuple[Path, ...]:
-        """The folders of plain text: those given, else `text` and `text_nr` below the data folder."""
-        return self.text or tuple(p for p in (self.data / "text", self.data / "text_nr") if p.is_dir()) or (self.data,)
-
-    def tuning(self, task: str) -> Tuning:
-        """How the task teacher is tuned."""
-        return self.teach.get(task) or self.teach["default"]
-
-    def phase2(self, task: str) -> Phase2:
-        """How the student is taught."""
-        return self.transfer.get(task) or self.transfer["default"]
-
-
-def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
-    """The preset, then each of `sources` over it. Raises ConfigError with every mistake."""
-    path = CONFIGS / f"{preset}.toml"
-    presets = sorted(p.stem for p in CONFIGS.glob("*.toml") if "phase1" in configuration.toml(p))
-    if preset not in presets:
-        raise UnknownChoice("preset", preset, presets)
-    build = configuration.read(Build, [configuration.toml(path), *sources])
-    for table in ("teach", "transfer"):
-        if missing := [
-            t for t in build.tasks if t not in getattr(build, table) and "default" not in getattr(build, table)
-        ]:
-            raise ConfigError(f"[{table}] says nothing about {', '.join(missing)} and has no default")
-    return build
 
 
 def check(build: Build) -> None:
@@ -154,8 +74,9 @@ def trim(build: Build) -> dict[str, Any]:
         }
         return {"pieces_before": len(tokenizer), "pieces_after": len(kept), "unk_rate": rates}
 
-    inputs = {"teacher": identity(resolve(build.teacher)), "student": asdict(build.student), "text": _texts(build)}
-    return stage.run(build.folder / "trim", inputs, work)
+    cut = {"threshold": build.student.threshold, "keep_characters": build.student.keep_characters}
+    inputs = {"teacher": identity(resolve(build.teacher)), **cut, "text": _texts(build)}
+    return stage.run(build.folder / "trim", inputs, work, pool=build.pool)
 
 
 def student(build: Build) -> dict[str, Any]:
@@ -170,7 +91,8 @@ def student(build: Build) -> dict[str, Any]:
         _save(made, folder / "model", tokenizer=build.folder / "trim" / "model")
         return {"layer_map": list(_layers(build, teacher)), "parameters": made.num_parameters()}
 
-    return stage.run(build.folder / "student", {"trim": before["fingerprint"], **asdict(build.student)}, work)
+    inputs = {"trim": before["fingerprint"], **asdict(build.student)}
+    return stage.run(build.folder / "student", inputs, work, pool=build.pool)
 
 
 def phase1(build: Build) -> dict[str, Any]:
@@ -196,7 +118,8 @@ def phase1(build: Build) -> dict[str, Any]:
         stage.discard(folder, "checkpoint", "best.safetensors", "packed")
         return {**asdict(trained), "layer_map": before["layer_map"]}
 
-    return stage.run(build.folder / "distill", {"student": before["fingerprint"], "phase1": asdict(build.phase1)}, work)
+    inputs = {"student": before["fingerprint"], "phase1": asdict(build.phase1)}
+    return stage.run(build.folder / "distill", inputs, work, pool=build.pool)
 
 
 def task_teacher(build: Build, task: str) -> dict[str, Any]:
@@ -212,8 +135,14 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
         stage.discard(folder, "checkpoint", "best.safetensors")
         return {**asdict(trained), "data": data.files}
 
-    inputs = {"trim": before["fingerprint"], "tuning": asdict(tuning), "src": build.src, "data": str(build.data)}
-    return stage.run(build.folder / task / "teach", inputs, work)
+    inputs = {
+        "task": task,
+        "trim": before["fingerprint"],
+        "tuning": asdict(tuning),
+        "src": build.src,
+        "data": str(build.data),
+    }
+    return stage.run(build.folder / task / "teach", inputs, work, pool=build.pool)
 
 
 def task_student(build: Build, task: str) -> dict[str, Any]:
@@ -246,7 +175,7 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
         "phase2": asdict(phase),
         "src": build.src,
     }
-    return stage.run(build.folder / task / "transfer", inputs, work)
+    return stage.run(build.folder / task / "transfer", inputs, work, pool=build.pool)
 
 
 def evaluation(build: Build, task: str) -> dict[str, Any]:
@@ -278,7 +207,7 @@ def evaluation(build: Build, task: str) -> dict[str, Any]:
         return {"scores": scores, "data": corpus.files, "examples": len(examples)}
 
     inputs = {"teach": taught["fingerprint"], "transfer": moved["fingerprint"], "n": build.export.test_examples}
-    return stage.run(build.folder / task / "evaluate", inputs, work)
+    return stage.run(build.folder / task / "evaluate", inputs, work, pool=build.pool)
 
 
 def _layers(build: Build, teacher: PreTrainedModel) -> tuple[int, ...]:

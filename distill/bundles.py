@@ -14,12 +14,13 @@ from app.rows import Tensors, pad
 from distill import config as configuration
 from distill import datasets, stage
 from distill.benchmark import compare
-from distill.build import Build, identity, sample_texts
+from distill.build import identity, sample_texts
 from distill.corpus import files
 from distill.datasets.base import provenance
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import export_onnx
 from distill.publish import publish
+from distill.recipe import Build
 from distill.report import licence
 from distill.tasks.base import training_task
 from distill.teach import open_model, read_sources, thin
@@ -190,7 +191,7 @@ def summary(build: Build) -> list[dict[str, Any]]:
 def _recipe(build: Build, task: str) -> dict[str, Any]:
     """The configuration without the folders of the machine it ran on."""
     plain = configuration.plain(build)
-    for name in ("data", "text", "out", "store", "teacher"):
+    for name in ("data", "text", "out", "pool", "store", "teacher"):
         plain.pop(name)
     plain["teach"], plain["transfer"] = asdict(build.tuning(task)), asdict(build.phase2(task))
     return plain

@@ -19,14 +19,20 @@ def read(cls: type[T], sources: Sequence[Mapping[str, Any]]) -> T:
 
     Raises ConfigError with every unknown key and every value of a wrong type.
     """
-    merged: dict[str, Any] = {}
-    for source in sources:
-        _merge(merged, source)
+    merged = merge(sources)
     problems: list[str] = []
     value = _build(cls, merged, "", problems)
     if problems:
         raise ConfigError("the configuration has mistakes:\n" + "\n".join(f"  - {p}" for p in problems))
     return typing.cast(T, value)
+
+
+def merge(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One nested mapping, later sources winning key by key; the sources stay as they are."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        _merge(merged, source)
+    return merged
 
 
 def toml(path: Path) -> dict[str, Any]:

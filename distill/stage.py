@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,26 +18,41 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def run(folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+def run(
+    folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], *, pool: Path | None = None
+) -> dict[str, Any]:
     """Run `work(folder)` unless `folder` already holds its result for the same `inputs`; return what it reported.
 
     A folder half done for the same inputs is handed over as it is, to be resumed; one of other inputs is emptied.
+    With a `pool`, `folder` becomes a link to the folder there that is named for the inputs, so that all with the same
+    inputs share one result.
     """
     mark = fingerprint(inputs)
+    if pool is not None:
+        _link(folder, pool / f"{folder.name}-{mark[:16]}")
     done, begun = folder / _DONE, folder / "inputs.json"
     if done.is_file():
         report: dict[str, Any] = json.loads(done.read_text())
         if report["fingerprint"] == mark:
             return report
     if not begun.is_file() or json.loads(begun.read_text()) != mark:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder.resolve(), ignore_errors=True)
+    folder.resolve().mkdir(parents=True, exist_ok=True)
     begun.write_text(json.dumps(mark))
     report = {"fingerprint": mark, **work(folder)}
     fresh = done.with_suffix(".tmp")
     fresh.write_text(json.dumps(report, indent=1))
     fresh.replace(done)
     return report
+
+
+def _link(folder: Path, shared: Path) -> None:
+    if folder.exists() and not folder.is_symlink():
+        raise ConfigError(f"{folder} holds a stage of its own: give another out folder to a build with a pool")
+    shared.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.unlink(missing_ok=True)
+    folder.symlink_to(os.path.relpath(shared, folder.parent), target_is_directory=True)
 
 
 def report(folder: Path, *, command: str) -> dict[str, Any]:

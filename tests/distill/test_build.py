@@ -22,7 +22,7 @@ from app.store import ModelStore
 from app.tasks.question_answering import QuestionItem
 from app.tasks.sequence_classification import PairItem
 from app.tasks.token_classification import TokenItem
-from distill import build as building
+from distill import recipe
 from distill.__main__ import main
 from distill.delta import SparseDelta
 from tests.distill import corpora
@@ -167,9 +167,9 @@ def test_every_missing_file_is_named_before_the_work_starts(
 
 
 def test_parsing_has_settings_of_its_own_and_is_done_on_request_alone() -> None:
-    assert building.read("quick", [{"tgt": "ha"}]).tasks == ("ner", "pos", "nli", "qa")
+    assert recipe.read("quick", [{"tgt": "ha"}]).tasks == ("ner", "pos", "nli", "qa")
     for preset in ("quick", "paper"):
-        build = building.read(preset, [{"tgt": "pcm", "tasks": "dp"}])
+        build = recipe.read(preset, [{"tgt": "pcm", "tasks": "dp"}])
         assert build.tasks == ("dp",) and {"dp"} <= set(build.teach) & set(build.transfer)
     published = build.phase2("dp")
     assert (published.full_epochs, published.sparse_epochs, published.density) == (10, 10, 0.08)

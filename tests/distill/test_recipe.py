@@ -1,0 +1,34 @@
+"""Presets say how much, methods how; tasks start from their table's default."""
+
+import pytest
+
+from app.errors import UnknownChoice
+from distill import recipe
+
+
+def test_a_method_is_laid_over_the_preset_and_what_is_given_over_both() -> None:
+    alone = recipe.read("paper", [{"tgt": "ha"}])
+    build = recipe.read("paper", [{"tgt": "ha"}, {"method": "bistil"}, {"student": {"layer_reduction_factor": 3}}])
+    assert build.method == "bistil" and build.student.layer_reduction_factor == 3
+    assert build.phase1.schedule == alone.phase1.schedule
+    assert recipe.read("quick", [{"tgt": "ha", "method": "bistil"}]).phase2("ner").copy_head is False
+
+
+def test_a_task_starts_from_the_default_of_its_table() -> None:
+    sources = [{"tgt": "ha", "transfer": {"default": {"density": 0.5}, "pos": {"tuning": {"seed": 7}}}}]
+    build = recipe.read("paper", sources)
+    default, pos = build.phase2("ner"), build.phase2("pos")
+    assert (pos.density, pos.tuning.seed, pos.tuning.learning_rate) == (0.5, 7, default.tuning.learning_rate)
+    assert default.tuning.seed == 42
+
+
+def test_an_unknown_method_is_an_error_that_lists_the_choices() -> None:
+    with pytest.raises(UnknownChoice, match="bistil"):
+        recipe.read("quick", [{"tgt": "ha", "method": "bistill"}])
+
+
+@pytest.mark.parametrize("method", recipe.methods())
+@pytest.mark.parametrize("preset", recipe.presets())
+def test_every_method_fits_every_preset(preset: str, method: str) -> None:
+    build = recipe.read(preset, [{"tgt": "ha", "method": method}])
+    assert build.method == method

@@ -1,0 +1,63 @@
+"""Stages: resumed, skipped, shared."""
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import ConfigError
+from distill import stage
+
+
+def test_a_finished_stage_is_not_run_again_and_other_inputs_empty_it(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def work(folder: Path) -> dict[str, int]:
+        assert not (folder / "made").exists()
+        (folder / "made").touch()
+        calls.append(folder.name)
+        return {"n": len(calls)}
+
+    first = stage.run(tmp_path / "trim", {"a": 1}, work)
+    assert stage.run(tmp_path / "trim", {"a": 1}, work) == first
+    assert stage.run(tmp_path / "trim", {"a": 2}, work)["n"] == 2
+
+
+def test_builds_with_one_pool_share_a_stage_of_equal_inputs_alone(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def work(folder: Path) -> dict[str, int]:
+        (folder / "made").write_text(str(len(calls)))
+        calls.append(1)
+        return {}
+
+    pool = tmp_path / "stages"
+    for name, inputs in (("one", {"a": 1}), ("other", {"a": 1}), ("third", {"a": 2})):
+        stage.run(tmp_path / name / "trim", inputs, work, pool=pool)
+    assert len(calls) == 2
+    read = [(tmp_path / name / "trim" / "made").read_text() for name in ("one", "other", "third")]
+    assert read == ["0", "0", "1"]
+    stage.run(tmp_path / "one" / "trim", {"a": 2}, work, pool=pool)
+    assert len(calls) == 2 and (tmp_path / "one" / "trim" / "made").read_text() == "1"
+    assert (tmp_path / "other" / "trim" / "made").read_text() == "0"
+
+
+def test_a_stage_half_done_in_the_pool_is_resumed(tmp_path: Path) -> None:
+    def stops(folder: Path) -> dict[str, int]:
+        (folder / "checkpoint").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(tmp_path / "one" / "trim", {}, stops, pool=tmp_path / "stages")
+    seen = stage.run(
+        tmp_path / "other" / "trim",
+        {},
+        lambda folder: {"resumed": (folder / "checkpoint").exists()},
+        pool=tmp_path / "stages",
+    )
+    assert seen["resumed"]
+
+
+def test_a_pool_never_takes_the_place_of_a_finished_stage(tmp_path: Path) -> None:
+    stage.run(tmp_path / "trim", {}, lambda folder: {})
+    with pytest.raises(ConfigError, match="out folder"):
+        stage.run(tmp_path / "trim", {}, lambda folder: {}, pool=tmp_path / "stages")
