@@ -15,7 +15,7 @@ BistilError
 └── DeadlineExceeded 504
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 
@@ -132,3 +132,10 @@ class DeadlineExceeded(BistilError):
     status = 504
     type = "deadline-exceeded"
     title = "Deadline exceeded"
+
+
+def error_types(root: type[BistilError] = BistilError) -> Iterator[type[BistilError]]:
+    """Every class of the tree, its root included."""
+    yield root
+    for kind in root.__subclasses__():
+        yield from error_types(kind)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.errors import BistilError
 from app.metrics import Instrument, Metrics
-from app.problems import problem
+from app.problems import problem, slug
 from app.routes import router
 from app.service import Service
 from app.settings import Settings
@@ -125,8 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _problem(request: Request, error: Exception) -> Response:
     trace = request.state.trace
-    if isinstance(error, BistilError):
-        trace.rejected = error.type
+    trace.problem = slug(error)
     return problem(error, instance=trace.request_id)
 
 

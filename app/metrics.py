@@ -5,31 +5,49 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.batching import BatchStats
+from app.errors import error_types
 from app.problems import BodyTooLarge, problem
 from app.store import Served
 
 _LOG = logging.getLogger(__name__)
 _LADDER = tuple(0.00025 * 2 ** (step / 2) for step in range(31))
 _POWERS = tuple(float(2**power) for power in range(14))
-_CODES = (200, 404, 413, 422, 499, 500, 503, 504)
+_GONE = 499
+_FAILED = 500
+_CODES = sorted({200, 404, 405, 413, 422, _GONE, _FAILED} | {error.status for error in error_types()} - {400})
 _STAGES = ("parse", "tokenize", "queue", "forward", "decode", "serialize")
-_REASONS = ("overloaded", "not-ready", "deadline-exceeded")
+_REASONS = sorted(
+    {"body-too-large", "method-not-allowed", "not-found"}
+    | {error.type for error in error_types() if error.status not in (400, _FAILED)}
+)
+_COUNTED = ("/v1/", "/v2/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 NOBODY = ("none", "none")
 
 
 @dataclass(slots=True)
 class Trace:
-    """What one request was about and where its time went, filled in on its way; ``stages`` are in seconds."""
+    """What one request was about and where its time went, filled in on its way.
+
+    ``stages`` are in seconds; ``problem`` is the type of the problem it was answered with.
+    """
 
     request_id: str
     started: float
@@ -38,13 +56,14 @@ class Trace:
     headers: dict[str, str] = field(default_factory=dict)
     n_windows: int = 0
     n_tokens: int = 0
-    rejected: str = ""
+    problem: str = ""
 
 
 class Metrics:
     """The collectors of one app, on a registry of its own. ``lang`` and ``task`` are only ever served ones or none."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # series beside each counter that nothing reads
         self.registry = registry = CollectorRegistry()
         model = ("lang", "task")
         self.requests = Counter("bistil_requests", "Requests answered.", (*model, "code"), registry=registry)
@@ -58,7 +77,9 @@ class Metrics:
             "bistil_input_tokens", "Tokens of a request, windows summed.", model, buckets=_POWERS, registry=registry
         )
         self.windows = Counter("bistil_windows", "Rows run for requests.", model, registry=registry)
-        self.rejected = Counter("bistil_rejected", "Requests turned away.", ("reason",), registry=registry)
+        self.rejected = Counter(
+            "bistil_rejected", "Requests refused or given up, by problem type.", ("reason",), registry=registry
+        )
         self.client_gone = Counter("bistil_client_gone", "Callers that left before the answer.", registry=registry)
         self.batch_sequences = Histogram(
             "bistil_batch_sequences", "Rows of a micro-batch.", buckets=_POWERS, registry=registry
@@ -84,6 +105,15 @@ class Metrics:
         self.load_duration = Gauge(
             "bistil_model_load_duration_seconds", "Time to verify, load and warm up.", model, registry=registry
         )
+        self.resident = Gauge(
+            "bistil_model_resident_bytes",
+            "Growth of resident memory while the model loaded.",
+            (*model, "role"),
+            registry=registry,
+        )
+        self.quality = Gauge(
+            "bistil_model_quality_ratio", "Scores on the card.", (*model, "model", "metric"), registry=registry
+        )
         for reason in _REASONS:
             self.rejected.labels(reason)
         self._initialise(NOBODY)
@@ -97,6 +127,10 @@ class Metrics:
         self.input_tokens.labels(*model)
         self.windows.labels(*model)
         self.load_duration.labels(*model).set(served.load_s)
+        if served.resident_bytes is not None:
+            self.resident.labels(*model, "student").set(served.resident_bytes)
+        for name, metric, score in _scores(served.bundle.manifest.scores):
+            self.quality.labels(*model, name, metric).set(score / 100)
         provider = str(getattr(served.engine, "provider", served.variant.engine))
         self.model_info.labels(*model, "student", served.variant.precision, provider, served.sha).set(1)
         served.batcher.on_batch = self.batch
@@ -112,10 +146,10 @@ class Metrics:
         model = trace.model or NOBODY
         self.requests.labels(*model, code).inc()
         self.duration.labels(*model).observe(time.perf_counter() - trace.started)
-        if trace.rejected in _REASONS:
-            self.rejected.labels(trace.rejected).inc()
-        if code == 499:
+        if code == _GONE:
             self.client_gone.inc()
+        elif trace.problem and code != _FAILED:
+            self.rejected.labels(trace.problem).inc()
         if trace.model is not None:
             for stage, seconds in trace.stages.items():
                 self.stages.labels(*model, stage).observe(seconds)
@@ -175,8 +209,15 @@ class Instrument:
             if not begun:
                 await problem(error, instance=trace.request_id)(scope, receive, send_traced)
         finally:
-            if scope["method"] == "POST" and scope["path"].startswith("/v1/"):
+            if scope["method"] == "POST" and scope["path"].startswith(_COUNTED):
                 self.metrics.request(trace, code=code)
+
+
+def _scores(card: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Model, metric and score, in 0..100, of a manifest's ``scores``; ``low`` and ``high`` bound the main metric."""
+    for name, scores in card.items():
+        if isinstance(scores, Mapping):
+            yield from ((name, metric, score) for metric, score in scores.items() if isinstance(score, int | float))
 
 
 def _finish(headers: MutableHeaders, trace: Trace, *, is_last: bool) -> None:

@@ -25,6 +25,19 @@ class BodyTooLarge(HTTPException):
         self.extensions = {"limit": limit, "actual": actual}
 
 
+def slug(error: Exception) -> str:
+    """What kind of problem an exception is, the last part of its ``type``."""
+    if isinstance(error, BistilError):
+        return error.type
+    if isinstance(error, RequestValidationError):
+        return InvalidInput.type
+    if isinstance(error, BodyTooLarge):
+        return "body-too-large"
+    if isinstance(error, HTTPException):
+        return HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    return BistilError.type
+
+
 def problem(error: Exception, *, instance: str) -> Response:
     """The response to any exception; ``instance`` is the request's id."""
     if isinstance(error, BistilError):
@@ -32,26 +45,31 @@ def problem(error: Exception, *, instance: str) -> Response:
         if "retry_after_seconds" in error.extensions:
             headers["retry-after"] = str(error.extensions["retry_after_seconds"])
         return _response(
-            error.status, error.type, error.title, str(error), instance, extensions=error.extensions, headers=headers
+            error.status, slug(error), error.title, str(error), instance, extensions=error.extensions, headers=headers
         )
     if isinstance(error, RequestValidationError):
         errors = _faults(error.errors())
         kind = InvalidInput
         detail = f"the request is not valid in {len(errors)} place(s)"
-        return _response(kind.status, kind.type, kind.title, detail, instance, extensions={"errors": errors})
+        return _response(kind.status, slug(error), kind.title, detail, instance, extensions={"errors": errors})
     if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
         extensions = error.extensions if isinstance(error, BodyTooLarge) else {}
-        slug = "body-too-large" if isinstance(error, BodyTooLarge) else title.lower().replace(" ", "-")
         return _response(
-            error.status_code, slug, title, str(error.detail), instance, extensions=extensions, headers=error.headers
+            error.status_code,
+            slug(error),
+            title,
+            str(error.detail),
+            instance,
+            extensions=extensions,
+            headers=error.headers,
         )
-    return _response(500, BistilError.type, BistilError.title, "the server failed to answer", instance)
+    return _response(500, slug(error), BistilError.title, "the server failed to answer", instance)
 
 
 def _response(
     status: int,
-    slug: str,
+    kind: str,
     title: str,
     detail: str,
     instance: str,
@@ -59,7 +77,7 @@ def _response(
     extensions: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    body = {"type": f"urn:bistil:problem:{slug}", "title": title, "status": status, "detail": detail}
+    body = {"type": f"urn:bistil:problem:{kind}", "title": title, "status": status, "detail": detail}
     content = to_json(body | {"instance": instance} | dict(extensions or {}))
     return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 

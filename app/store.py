@@ -1,6 +1,7 @@
 """ModelStore: which bundles there are under a root, how to get one here and how to bring it up."""
 
 import hashlib
+import resource
 import shutil
 import tempfile
 import time
@@ -37,7 +38,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Served:
-    """One bundle, verified, loaded and warm."""
+    """One bundle, verified, loaded and warm; ``resident_bytes`` is the growth of memory while it loaded."""
 
     bundle: Bundle
     variant: Variant
@@ -46,6 +47,7 @@ class Served:
     engine: Engine
     batcher: Batcher
     load_s: float = 0.0
+    resident_bytes: int | None = None
 
     @property
     def language(self) -> str:
@@ -116,7 +118,7 @@ class ModelStore:
 
         :raises BundleError: the bundle is not intact, lies in another bundle's place, or its model does not fit it.
         """
-        started = time.perf_counter()
+        started, resident_before = time.perf_counter(), resident_bytes()
         folder = self.fetch(location)
         try:
             bundle = Bundle.open(folder)
@@ -147,6 +149,7 @@ class ModelStore:
                 max_queue_tokens=settings.max_queue_tokens,
             ),
             load_s=time.perf_counter() - started,
+            resident_bytes=None if resident_before is None else max((resident_bytes() or 0) - resident_before, 0),
         )
 
     def _list_local(self) -> list[Location]:
@@ -170,6 +173,15 @@ class ModelStore:
             raise ConfigError(f"the store {self.root} cannot be listed: {error}") from error
         found = ((path.parts[-4], path.parts[-3], path.parts[-2]) for path in paths)
         return [Location(language, task, int(number)) for language, task, number in found if number.isdecimal()]
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process that is in RAM; None where the system has no ``/proc``."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * resource.getpagesize()
 
 
 def _filesystem(root: str) -> tuple[Any, str]:
