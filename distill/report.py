@@ -59,18 +59,15 @@ def card(manifest: Manifest) -> str:
 
 def teacher_card(facts: Mapping[str, Any]) -> str:
     """The page of a pretrained multilingual teacher, with the licence in its front matter as model hubs read it."""
-    shape, schedule = facts["recipe"]["architecture"], facts["recipe"]["schedule"]
     losses = facts["heldout_loss"]
     parts = [
         "---\nlicense: other\nlibrary_name: transformers\npipeline_tag: fill-mask\nlanguage:\n"
         + "\n".join(f"- {language}" for language in losses)
         + "\n---",
         "# A small multilingual teacher",
-        f"XLM-R's architecture: {shape['layers']} layers of width {shape['hidden_size']}, "
-        f"{facts['parameters'] / 1e6:.1f} M parameters, half precision. Trained as a masked language model from random "
-        f"weights on {facts['tokens'] / 1e6:.1f} M tokens ({schedule['steps']} steps, "
-        f"{facts['training_seconds'] / 60:.0f} minutes on {facts['machine']}). That is very little: it is a default "
-        "that lets everything run offline, not a model to compare others with.",
+        f"XLM-R's architecture: {facts['layers']} layers of width {facts['hidden_size']}, {facts['pieces']} pieces, "
+        f"{facts['parameters'] / 1e6:.1f} M parameters, half precision. {_origin(facts)} It is a default that lets "
+        "everything run offline, not a model to compare others with.",
         "## Held-out loss",
         "Nats a masked token, 15 % of tokens masked, on text that was never trained on.",
         _rows(("language", "loss"), list(losses.items())),
@@ -80,9 +77,23 @@ def teacher_card(facts: Mapping[str, Any]) -> str:
             [tuple(entry[key] for key in ("path", "rows", "licence", "redistribute")) for entry in facts["data"]],
         ),
         "## Licence",
+        *([f"Of the weights it starts from: {start['licence']}."] if (start := facts["recipe"]["start"]) else []),
         licence(facts["data"]) + ".",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _origin(facts: Mapping[str, Any]) -> str:
+    """Where the weights come from and what training added, in a few sentences."""
+    start, schedule = facts["recipe"]["start"], facts["recipe"]["schedule"]
+    trained = (
+        f"on {facts['tokens'] / 1e6:.1f} M tokens ({schedule['steps']} steps, "
+        f"{facts['training_seconds'] / 60:.0f} minutes on {facts['machine']})"
+    )
+    if start is None:
+        return f"Trained as a masked language model from random weights {trained}."
+    what = "Only the language model head was trained" if start["train"] == "head" else "It was trained further"
+    return f"The weights come from {start['origin'] or start['model']}. {what}, {trained}."
 
 
 def licence(data: Sequence[Mapping[str, Any]]) -> str:

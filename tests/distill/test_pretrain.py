@@ -61,3 +61,23 @@ def test_the_sparse_loss_equals_that_of_transformers(folder: Path) -> None:
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     with torch.no_grad():
         torch.testing.assert_close(masked_loss(model, batch), model(**batch).loss, atol=1e-5, rtol=0)
+
+
+def test_a_head_can_be_trained_on_the_bottom_layers_of_another_teacher(folder: Path) -> None:
+    config = folder / "start.toml"
+    shape = "architecture = { layers = 2, hidden_size = 16, heads = 2, intermediate_size = 32, positions = 64 }"
+    start = f'start = {{ model = "{folder}/long", threshold = 2e-3, layers = 1, train = "head", licence = "MIT" }}'
+    text = CONFIG.format(out=folder / "start", data=folder / "data", steps=60).replace(shape, start)
+    config.write_text(text)
+    assert main(["pretrain", str(config), "--work", str(folder / "start-work")]) == 0
+
+    before, old = load_teacher(folder / "long")
+    after, new = load_teacher(folder / "start")
+    assert after.config.num_hidden_layers == 1 and len(new) < len(old)
+    names, weights = old.get_vocab(), before.base_model.state_dict()
+    rows = [names[piece] for piece, _ in sorted(new.get_vocab().items(), key=lambda item: item[1])]
+    for name, value in after.base_model.state_dict().items():
+        kept = weights[name][rows] if "word_embeddings" in name else weights[name]
+        assert torch.equal(value, kept), name
+    assert not torch.equal(after.lm_head.dense.weight, before.lm_head.dense.weight)
+    assert "Of the weights it starts from: MIT." in (folder / "start" / "README.md").read_text()
