@@ -1,19 +1,26 @@
-"""Batcher: an asyncio queue in front of one engine. No timer: what queued while it was busy is the next batch."""
+"""Batcher: a queue in front of one engine. No timer: what queued while the engine was busy is the next round."""
 
 import asyncio
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from app.engines.base import Engine
-from app.errors import BistilError, EngineError, NotReady, Overloaded
-from app.rows import Row, Tensors, pad, split, take
+from app.errors import BistilError, DeadlineExceeded, EngineError, NotReady, Overloaded
+from app.microbatches import Cost, cut
+from app.rows import Row, Tensors, pad, split
 
 _LOG = logging.getLogger(__name__)
 _RETRY_AFTER_MAX_S = 60
+_ROUND_ROWS = 256
+_N_WORKERS = 2
+_RATE_DECAY = 0.9
+_USUAL_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +41,33 @@ class Timing:
     forward_s: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
+class _Submission:
+    answer: "asyncio.Future[list[Tensors]]"
+    outputs: list[Tensors]
+    n_left: int
+    timing: Timing
+    queued_at: float
+    deadline: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
     row: Row
-    answer: "asyncio.Future[Tensors]"
-    timing: Timing
-    queued_at: float
+    place: int
+    submission: _Submission
 
 
 class Batcher:
-    """Runs one engine in one thread of its own, a micro-batch within the token budget at a time.
+    """Runs one engine, a micro-batch at a time, and answers on the event loop.
 
-    ``max_queue_tokens`` bounds what may wait; ``on_batch`` is called on the event loop after each batch.
+    When the engine is free, the rows that have waited longest, at most 256, are a round: they are cut into
+    micro-batches of like length by ``cost``, which run in the order of each one's oldest row. What comes meanwhile is
+    in a later round, so that a row is overtaken by no more than its own round. Two threads take turns: while one runs a
+    micro-batch, the other makes the next.
+
+    ``max_queue_tokens`` bounds what may wait, and ``stuck_after_s`` how long a batch may run while others wait;
+    ``on_batch`` is called on the event loop after each batch.
     """
 
     def __init__(
@@ -54,25 +76,35 @@ class Batcher:
         *,
         pad_id: int,
         per_token: bool,
+        cost: Cost | None = None,
         token_budget: int = 4096,
         max_queue_tokens: int = 131072,
+        stuck_after_s: float = 60.0,
         on_batch: Callable[[BatchStats], None] | None = None,
     ) -> None:
         self.engine = engine
+        self.cost = cost or Cost()
         self.token_budget = token_budget
         self.max_queue_tokens = max_queue_tokens
+        self.stuck_after_s = stuck_after_s
         self.on_batch = on_batch
         self._pad_id = pad_id
         self._per_token = per_token
-        self._waiting: list[_Entry] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._workers: list[threading.Thread] = []
+        self._ended: list[asyncio.Future[None]] = []
+        self._in_engine = threading.Lock()
+        # the condition guards everything below
+        self._changed = threading.Condition()
+        self._waiting: dict[_Entry, None] = {}
         self._waiting_tokens = 0
-        self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._closing = False
+        self._round: deque[list[_Entry]] = deque()
+        self._n_made = 0
+        self._made_tokens = 0
         self._busy_since: float | None = None
-        self._busy_tokens = 0
-        self._tokens_per_s = 0.0
+        self._wanted = False
+        self._closing = False
+        self._rate = _Rate(cost, token_budget=token_budget)
 
     @property
     def n_waiting(self) -> int:
@@ -87,17 +119,22 @@ class Batcher:
     @property
     def busy_s(self) -> float:
         """Seconds the batch in the engine has been there; 0 when the engine is idle."""
-        return 0.0 if self._busy_since is None else time.perf_counter() - self._busy_since
+        since = self._busy_since
+        return 0.0 if since is None else time.perf_counter() - since
 
     @property
     def alive(self) -> bool:
-        """False when the task that feeds the engine has died, which it should never do."""
-        return self._worker is None or not self._worker.done() or self._closing
+        """False when a worker has died, or the batch in the engine is stuck and other work came after it."""
+        died = not self._closing and any(not worker.is_alive() for worker in self._workers)
+        return not died and not (self._wanted and self.busy_s > self.stuck_after_s)
 
-    async def submit(self, rows: Sequence[Row], *, timing: Timing | None = None) -> list[Tensors]:
+    async def submit(
+        self, rows: Sequence[Row], *, timing: Timing | None = None, timeout_s: float = math.inf
+    ) -> list[Tensors]:
         """The outputs of ``rows``, in order. Cancel the caller and rows still waiting leave the queue at once.
 
-        :raises Overloaded: the queue is full; nothing was queued.
+        :raises Overloaded: the queue is full, or would not be done within ``timeout_s``; nothing was queued.
+        :raises DeadlineExceeded: ``timeout_s`` passed; rows still waiting have left the queue.
         :raises NotReady: the batcher is closing.
         :raises EngineError: a batch with one of the rows failed.
         """
@@ -105,91 +142,168 @@ class Batcher:
             raise NotReady("the server is shutting down")
         if not rows:
             return []
-        self._admit(sum(len(row) for row in rows))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name="batcher")
-        loop = asyncio.get_running_loop()
-        timing = timing or Timing()
+        n_tokens = sum(len(row) for row in rows)
+        self._admit(n_tokens, timeout_s=timeout_s)
+        loop = self._start()
         now = time.perf_counter()
-        entries = [_Entry(row, loop.create_future(), timing, now) for row in rows]
-        self._keep([*self._waiting, *entries])
-        self._wake.set()
+        submission = _Submission(
+            answer=loop.create_future(),
+            outputs=[{}] * len(rows),
+            n_left=len(rows),
+            timing=timing or Timing(),
+            queued_at=now,
+            deadline=now + timeout_s,
+        )
+        entries = {_Entry(row, place, submission): None for place, row in enumerate(rows)}
+        with self._changed:
+            self._waiting |= entries
+            self._waiting_tokens += n_tokens
+            if self._n_made:
+                self._wanted = True
+            else:
+                self._changed.notify()
+        alarm = None if math.isinf(timeout_s) else loop.call_later(timeout_s, _expire, submission.answer, timeout_s)
         try:
-            return await asyncio.gather(*(entry.answer for entry in entries))
+            return await submission.answer
         except BaseException:
-            for entry in entries:
-                entry.answer.cancel()
-            self._keep([entry for entry in self._waiting if not entry.answer.done()])
+            self._forget(entries)
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
 
     async def close(self) -> None:
         """Answer everything accepted, take nothing more, then close the engine."""
-        self._closing = True
-        self._wake.set()
-        if self._worker is not None:
-            await self._worker
-        self._thread.shutdown(wait=True)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        await asyncio.gather(*self._ended)
         self.engine.close()
 
-    def _admit(self, n_tokens: int) -> None:
-        waiting = self.waiting_tokens
-        if not waiting or waiting + n_tokens <= self.max_queue_tokens:
+    def _admit(self, n_tokens: int, *, timeout_s: float) -> None:
+        waiting = self._waiting_tokens
+        if not waiting:
             return
-        seconds = (waiting + self._busy_tokens) / self._tokens_per_s if self._tokens_per_s else 1.0
-        raise Overloaded(
-            f"{waiting} tokens are waiting and at most {self.max_queue_tokens} may",
-            retry_after_s=min(max(math.ceil(seconds), 1), _RETRY_AFTER_MAX_S),
-        )
+        ahead_s = (waiting + self._made_tokens) / self._rate.tokens_per_s
+        retry_after_s = min(max(math.ceil(ahead_s), 1), _RETRY_AFTER_MAX_S)
+        if waiting + n_tokens > self.max_queue_tokens:
+            raise Overloaded(
+                f"{waiting} tokens are waiting and at most {self.max_queue_tokens} may", retry_after_s=retry_after_s
+            )
+        if ahead_s + n_tokens / self._rate.tokens_per_s > timeout_s:
+            raise Overloaded(
+                f"{waiting} tokens are waiting, too many for an answer within {timeout_s:g} s",
+                retry_after_s=retry_after_s,
+            )
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                batch = self._next_batch()
-                started = self._busy_since = time.perf_counter()
-                self._busy_tokens = sum(len(entry.row) for entry in batch)
-                try:
-                    answers = await loop.run_in_executor(self._thread, self._run, [entry.row for entry in batch])
-                except Exception as error:
-                    _fail(batch, error)
-                else:
-                    self._answer(batch, answers, started=started)
-                finally:
-                    self._busy_since, self._busy_tokens = None, 0
-            if self._closing:
-                return
+    def _start(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._ended = [self._loop.create_future() for _ in range(_N_WORKERS)]
+            # daemons, so that an engine that hangs cannot keep the process from ending
+            self._workers = [threading.Thread(target=self._work, args=[end], daemon=True) for end in self._ended]
+            for worker in self._workers:
+                worker.start()
+        return self._loop
+
+    def _forget(self, entries: Iterable[_Entry]) -> None:
+        with self._changed:
+            for entry in entries:
+                self._leave_queue(entry)
+
+    def _leave_queue(self, entry: _Entry) -> bool:
+        """Whether the entry was still waiting."""
+        if entry not in self._waiting:
+            return False
+        del self._waiting[entry]
+        self._waiting_tokens -= len(entry.row)
+        return True
+
+    def _work(self, ended: "asyncio.Future[None]") -> None:
+        loop = ended.get_loop()
+        try:
+            while batch := self._next_batch():
+                ran = self._run(batch)
+                loop.call_soon_threadsafe(self._deliver, ran)
+                if isinstance(ran.answers, BaseException) and not isinstance(ran.answers, Exception):
+                    raise ran.answers
+        finally:
+            loop.call_soon_threadsafe(ended.set_result, None)
 
     def _next_batch(self) -> list[_Entry]:
-        chosen = take([len(entry.row) for entry in self._waiting], token_budget=self.token_budget)
-        batch = [self._waiting[index] for index in chosen]
-        picked = set(chosen)
-        self._keep([entry for index, entry in enumerate(self._waiting) if index not in picked])
-        return batch
+        """The next micro-batch, as soon as there is one to make; empty at the end, when nothing waits."""
+        with self._changed:
+            while True:
+                if not self._round and not self._n_made:
+                    self._round.extend(self._plan())
+                while self._round:
+                    now = time.perf_counter()
+                    # rows of callers that left are no longer waiting; those that are too late leave here
+                    waiting = [entry for entry in self._round.popleft() if self._leave_queue(entry)]
+                    if batch := [entry for entry in waiting if entry.submission.deadline > now]:
+                        self._n_made += 1
+                        self._made_tokens += sum(len(entry.row) for entry in batch)
+                        if self._round:
+                            self._changed.notify()
+                        return batch
+                if self._n_made or not self._waiting:
+                    if self._closing and not self._waiting:
+                        self._changed.notify_all()
+                        return []
+                    self._changed.wait()
 
-    def _keep(self, entries: list[_Entry]) -> None:
-        self._waiting = entries
-        self._waiting_tokens = sum(len(entry.row) for entry in entries)
+    def _plan(self) -> list[list[_Entry]]:
+        oldest = list(islice(self._waiting, _ROUND_ROWS))
+        batches = cut([len(entry.row) for entry in oldest], cost=self.cost, token_budget=self.token_budget)
+        return [[oldest[index] for index in batch] for batch in sorted(batches, key=min)]
 
-    def _run(self, rows: list[Row]) -> list[Tensors]:
-        return split(self.engine.run({**pad(rows, pad_id=self._pad_id)}), rows, per_token=self._per_token)
+    def _run(self, batch: list[_Entry]) -> "_Ran":
+        rows = [entry.row for entry in batch]
+        answers: list[Tensors] | BaseException
+        started = ended = 0.0
+        try:
+            inputs: Tensors = {**pad(rows, pad_id=self._pad_id)}
+            with self._in_engine:
+                started = self._busy_since = time.perf_counter()
+                self._wanted = self._n_made > 1 or bool(self._waiting)
+                try:
+                    outputs = self.engine.run(inputs)
+                finally:
+                    ended = time.perf_counter()
+                    self._busy_since = None
+            answers = split(outputs, rows, per_token=self._per_token)
+        except BaseException as error:
+            answers = error
+        finally:
+            n_tokens = sum(len(row) for row in rows)
+            with self._changed:
+                self._n_made -= 1
+                self._made_tokens -= n_tokens
+                if self._waiting:
+                    self._rate.add(n_tokens, ended - started)
+        return _Ran(batch, answers, started=started, forward_s=ended - started)
 
-    def _answer(self, batch: list[_Entry], answers: list[Tensors], *, started: float) -> None:
-        forward_s = time.perf_counter() - started
-        rate = self._busy_tokens / max(forward_s, 1e-9)
-        self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * rate if self._tokens_per_s else rate
-        timings = {id(entry.timing): entry.timing for entry in batch}
-        for timing in timings.values():
-            timing.forward_s += forward_s
-        for entry, answer in zip(batch, answers, strict=True):
-            entry.timing.queue_s = max(entry.timing.queue_s, started - entry.queued_at)
-            if not entry.answer.done():
-                entry.answer.set_result(answer)
+    def _deliver(self, ran: "_Ran") -> None:
+        timings = {id(entry.submission): entry.submission for entry in ran.batch}
+        for submission in timings.values():
+            submission.timing.forward_s += ran.forward_s
+            submission.timing.queue_s = max(submission.timing.queue_s, ran.started - submission.queued_at)
+        if isinstance(ran.answers, BaseException):
+            _fail(timings.values(), ran.answers)
+            return
+        for entry, answer in zip(ran.batch, ran.answers, strict=True):
+            submission = entry.submission
+            submission.outputs[entry.place] = answer
+            submission.n_left -= 1
+            if not submission.n_left and not submission.answer.done():
+                submission.answer.set_result(submission.outputs)
         if self.on_batch is not None:
-            lengths = [len(entry.row) for entry in batch]
+            lengths = [len(entry.row) for entry in ran.batch]
             stats = BatchStats(
-                n_rows=len(batch), n_tokens=sum(lengths), n_padded=len(batch) * max(lengths), forward_s=forward_s
+                n_rows=len(lengths),
+                n_tokens=sum(lengths),
+                n_padded=len(lengths) * max(lengths),
+                forward_s=ran.forward_s,
             )
             try:
                 self.on_batch(stats)
@@ -197,9 +311,42 @@ class Batcher:
                 _LOG.exception("the batch hook failed")
 
 
-def _fail(batch: list[_Entry], error: Exception) -> None:
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    batch: list[_Entry]
+    answers: list[Tensors] | BaseException
+    started: float = field(kw_only=True)
+    forward_s: float = field(kw_only=True)
+
+
+class _Rate:
+    """Tokens a second of the engine while work waits, as a decaying mean; begun at what the measured cost predicts."""
+
+    def __init__(self, cost: Cost | None, *, token_budget: int) -> None:
+        self._tokens, self._seconds = 0.0, 0.0
+        if cost is not None:
+            n_rows = cost.max_rows(_USUAL_LENGTH, token_budget=token_budget)
+            self.add(n_rows * _USUAL_LENGTH, cost.of(n_rows, _USUAL_LENGTH))
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Without bound as long as nothing was measured."""
+        return self._tokens / self._seconds if self._seconds else math.inf
+
+    def add(self, n_tokens: int, seconds: float) -> None:
+        """Count one batch."""
+        self._tokens = _RATE_DECAY * self._tokens + n_tokens
+        self._seconds = _RATE_DECAY * self._seconds + seconds
+
+
+def _expire(answer: "asyncio.Future[list[Tensors]]", timeout_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(DeadlineExceeded(f"no answer within {timeout_s:g} s"))
+
+
+def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:
     if not isinstance(error, BistilError):
         error = EngineError(f"the engine failed: {type(error).__name__}").with_traceback(error.__traceback__)
-    for entry in batch:
-        if not entry.answer.done():
-            entry.answer.set_exception(error)
+    for submission in submissions:
+        if not submission.answer.done():
+            submission.answer.set_exception(error)

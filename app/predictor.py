@@ -10,7 +10,8 @@ from app import plugins
 from app.bundle import Bundle, Manifest
 from app.engines.base import Engine
 from app.errors import BundleError
-from app.rows import Tensors, pad, split, take
+from app.microbatches import Cost, cut
+from app.rows import Tensors, pad, split
 from app.tasks.base import Task
 
 ItemT = TypeVar("ItemT")
@@ -58,12 +59,7 @@ class Predictor(Generic[ItemT, PredictionT]):
         encoded = [self.task.encode(item, self.tokenizer) for item in items]
         rows = [row for item_rows in encoded for row in item_rows]
         outputs: list[Tensors] = [{} for _ in rows]
-        waiting = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        while waiting:
-            chosen = take([len(rows[index]) for index in waiting[: self.token_budget]], token_budget=self.token_budget)
-            batch = [waiting[place] for place in chosen]
-            picked = set(chosen)
-            waiting = [index for place, index in enumerate(waiting) if place not in picked]
+        for batch in cut([len(row) for row in rows], cost=Cost(), token_budget=self.token_budget):
             batch_rows = [rows[index] for index in batch]
             answers = self.engine.run({**pad(batch_rows, pad_id=self.pad_id)})
             for index, answer in zip(batch, split(answers, batch_rows, per_token=self.task.per_token), strict=True):

@@ -1,4 +1,4 @@
-"""Row, the unit of batching, and the three things done with rows: pad, split, take."""
+"""Row, the unit of batching, and the two things done with rows: pad and split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,28 +54,3 @@ def split(outputs: Tensors, rows: Sequence[Row], *, per_token: bool) -> list[Ten
         {name: values[index, : len(row)] if per_token else values[index] for name, values in outputs.items()}
         for index, row in enumerate(rows)
     ]
-
-
-def take(lengths: Sequence[int], *, token_budget: int) -> list[int]:
-    """Indices of the next micro-batch from a queue of rows of these lengths, shortest first.
-
-    The batch always holds index 0, the row that has waited longest, so that no length starves. It grows with the rows
-    nearest to it in length while ``rows * longest <= token_budget``; a first row above the budget goes alone.
-    """
-    if not lengths:
-        return []
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    low = high = order.index(0)
-    while True:
-        n_rows = high - low + 2
-        down = lengths[order[low - 1]] if low > 0 else None
-        up = lengths[order[high + 1]] if high + 1 < len(order) else None
-        longest = lengths[order[high]]
-        fits_down = down is not None and n_rows * longest <= token_budget
-        fits_up = up is not None and n_rows * up <= token_budget
-        if fits_up and (not fits_down or (up or 0) - lengths[0] <= lengths[0] - (down or 0)):
-            high += 1
-        elif fits_down:
-            low -= 1
-        else:
-            return order[low : high + 1]

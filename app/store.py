@@ -17,6 +17,7 @@ from app.batching import Batcher
 from app.bundle import MANIFEST, Bundle, Variant, revisions
 from app.engines.base import Engine
 from app.errors import BundleError, ConfigError, MissingExtra, UnknownChoice
+from app.microbatches import measure
 from app.predictor import Predictor, codec, open_engine
 from app.settings import Settings
 from app.tasks.base import Task
@@ -145,8 +146,10 @@ class ModelStore:
                 engine,
                 pad_id=manifest.pad_id,
                 per_token=task.per_token,
+                cost=measure(engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length),
                 token_budget=settings.token_budget,
                 max_queue_tokens=settings.max_queue_tokens,
+                stuck_after_s=settings.stuck_after_s,
             ),
             load_s=time.perf_counter() - started,
             resident_bytes=None if resident_before is None else max((resident_bytes() or 0) - resident_before, 0),

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from app.bundle import Manifest, Variant, next_revision, write
 from app.engines.onnx import Engine
 from app.errors import ConfigError, DataError, InputTooLong, UnknownChoice
+from app.microbatches import Cost, cut
 from app.predictor import Predictor
-from app.rows import Row, Tensors, pad, take
+from app.rows import Row, Tensors, pad
 from app.tasks.base import Task
 from distill import export, optimum
 from distill.evaluate import evaluate, open_tokenizer
@@ -153,13 +154,10 @@ def _batches(codec: Task[Any, Any], tokenizer: Tokenizer, items: Sequence[Any]) 
             rows += codec.encode(item, tokenizer)
         except InputTooLong:
             continue
-    batches: list[Tensors] = []
-    while rows:
-        chosen = set(take([len(row) for row in rows], token_budget=1024))
-        batch = [row for place, row in enumerate(rows) if place in chosen]
-        rows = [row for place, row in enumerate(rows) if place not in chosen]
-        batches.append({**pad(batch, pad_id=codec.pad_id)})  # type: ignore[attr-defined]
-    return batches
+    return [
+        {**pad([rows[index] for index in batch], pad_id=codec.pad_id)}  # type: ignore[attr-defined]
+        for batch in cut([len(row) for row in rows], cost=Cost(), token_budget=1024)
+    ]
 
 
 def _stage_texts(

@@ -13,7 +13,7 @@ MODULES = sorted(p.relative_to(ROOT) for package in ("app", "distill") for p in 
 
 APP_LAYERS = (
     ("errors", "rows", "text", "arborescence"),
-    ("plugins", "bundle"),
+    ("plugins", "bundle", "microbatches"),
     ("tasks", "engines"),
     ("predictor",),
     ("batching",),

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from app.batching import Batcher, BatchStats, Timing
-from app.errors import EngineError, NotReady, Overloaded
+from app.errors import DeadlineExceeded, EngineError, NotReady, Overloaded
+from app.microbatches import Cost
 from app.rows import Row, Tensors
+from app.rows import pad as rows_pad
 from tests.app.tiny import FakeEngine
 
 
@@ -262,6 +264,173 @@ def test_timing_tells_waiting_from_running() -> None:
     runs, waits = asyncio.run(scenario())
     assert runs.forward_s > waits.forward_s > 0
     assert waits.queue_s > runs.queue_s >= 0
+
+
+async def held(queue: Batcher, gate: Gate) -> "asyncio.Task[list[Tensors]]":
+    """A task whose batch is in the engine, which stays there until the gate opens."""
+    first = asyncio.create_task(queue.submit([row(1)]))
+    await entered(gate)
+    return first
+
+
+def test_nobody_is_overtaken_by_more_than_a_round() -> None:
+    gate = Gate()
+    ran: list[int] = []
+
+    def note(inputs: Tensors) -> Tensors:
+        ran.extend(inputs["input_ids"][:, 0].astype(int).tolist())
+        return gate(inputs)
+
+    async def scenario() -> None:
+        queue = batcher(FakeEngine(note))
+        first = await held(queue, gate)
+        lengths = [60, *(2 + number % 3 for number in range(1, 600))]
+        rest = [asyncio.create_task(queue.submit([row(*[number] * n)])) for number, n in enumerate(lengths)]
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(first, *rest)
+        await queue.close()
+
+    asyncio.run(scenario())
+    order = ran[1:]
+    assert sorted(order) == list(range(600))
+    assert all(abs(place - number) < 256 for place, number in enumerate(order))
+    assert order.index(0) < 256 < order.index(256)
+
+
+def test_one_rule_for_single_texts_lists_and_windows() -> None:
+    shapes = []
+    for groups in ([[4]] * 12, [[4] * 12], [[4] * 3, [4], [4] * 8]):
+        gate = Gate()
+        engine = FakeEngine(gate)
+
+        async def scenario(groups: list[list[int]] = groups, gate: Gate = gate, engine: FakeEngine = engine) -> None:
+            queue = batcher(engine)
+            first = await held(queue, gate)
+            tasks = [asyncio.create_task(queue.submit([row(*[1] * n) for n in lengths])) for lengths in groups]
+            await settle()
+            gate.opened.set()
+            await asyncio.gather(first, *tasks)
+            await queue.close()
+
+        asyncio.run(scenario())
+        shapes.append(engine.batches)
+    assert shapes == [[(1, 1), (12, 4)]] * 3
+
+
+def test_the_next_batch_is_made_while_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    padded = threading.Event()
+
+    def pad(rows: Any, *, pad_id: int) -> Any:
+        if any(5 in row.ids for row in rows):
+            padded.set()
+        return rows_pad(rows, pad_id=pad_id)
+
+    monkeypatch.setattr("app.batching.pad", pad)
+
+    def wait_for_the_next(inputs: Tensors) -> Tensors:
+        if (inputs["input_ids"] == 4).any():
+            assert padded.wait(10)
+        return gate(inputs)
+
+    async def scenario() -> None:
+        queue = batcher(FakeEngine(wait_for_the_next), token_budget=1)
+        first = await held(queue, gate)
+        rest = [asyncio.create_task(queue.submit([row(value)])) for value in (4, 5)]
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(first, *rest)
+        await queue.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_would_be_too_late_is_refused_before_any_work() -> None:
+    gate = Gate()
+    engine = FakeEngine(gate)
+    cost = Cost(per_batch=0.0, per_token=1.0)  # a second a token
+
+    async def scenario() -> Overloaded:
+        queue = batcher(engine, cost=cost)
+        first = await held(queue, gate)
+        waiting = asyncio.create_task(queue.submit([row(1, 2, 3, 4)], timeout_s=30))
+        await settle()
+        with pytest.raises(Overloaded, match=r"4 tokens are waiting, too many for an answer within 7\.5 s") as caught:
+            await queue.submit([row(1, 2, 3)], timeout_s=7.5)
+        fits = asyncio.create_task(queue.submit([row(1, 2, 3)], timeout_s=8.5))
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(first, waiting, fits)
+        await queue.close()
+        return caught.value
+
+    # one token is in the engine and four wait
+    assert asyncio.run(scenario()).retry_after_s == 5
+
+
+def test_a_deadline_that_passes_in_the_queue_costs_no_forward_pass() -> None:
+    gate = Gate()
+    engine = FakeEngine(gate)
+
+    async def scenario() -> None:
+        queue = batcher(engine)
+        first = await held(queue, gate)
+        with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.01 s"):
+            await queue.submit([row(2, 3)], timeout_s=0.01)
+        assert (queue.n_waiting, queue.waiting_tokens) == (0, 0)
+        gate.opened.set()
+        await first
+        await queue.close()
+
+    asyncio.run(scenario())
+    assert engine.batches == [(1, 1)]
+
+
+def test_a_failed_batch_takes_the_submissions_other_rows_out_of_the_queue() -> None:
+    gate = Gate()
+
+    def fail_on_13(inputs: Tensors) -> Tensors:
+        gate(inputs)
+        if (inputs["input_ids"] == 13).any():
+            raise MemoryError
+        return twice(inputs)
+
+    engine = FakeEngine(fail_on_13)
+
+    async def scenario() -> None:
+        queue = batcher(engine, token_budget=1)
+        first = await held(queue, gate)
+        doomed = asyncio.create_task(queue.submit([row(13), *(row(value) for value in range(20, 400))]))
+        await settle()
+        gate.opened.set()
+        with pytest.raises(EngineError, match="MemoryError"):
+            await doomed
+        assert queue.n_waiting == 0
+        await first
+        await queue.close()
+
+    asyncio.run(scenario())
+    assert len(engine.batches) < 381
+
+
+def test_a_worker_that_dies_answers_its_callers_and_is_no_longer_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+
+    def end(inputs: Tensors) -> Tensors:
+        raise SystemExit
+
+    async def scenario() -> None:
+        queue = batcher(FakeEngine(end))
+        with pytest.raises(EngineError):
+            await queue.submit([row(1)])
+        while queue.alive:
+            await asyncio.sleep(0.001)
+        await queue.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_hook_that_fails_stops_nothing() -> None:

@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from app.rows import Row, pad, split, take
+from app.rows import Row, pad, split
 
 
 def row(*ids: int) -> Row:
@@ -31,26 +30,3 @@ def test_split_undoes_pad() -> None:
 def test_split_keeps_whole_vectors_where_outputs_are_per_row() -> None:
     outputs = split({"logits": np.array([[1.0, 2.0], [3.0, 4.0]])}, [row(5, 6, 7), row(8)], per_token=False)
     assert [part["logits"].tolist() for part in outputs] == [[1.0, 2.0], [3.0, 4.0]]
-
-
-def test_take_fills_the_budget_with_the_rows_nearest_in_length() -> None:
-    assert take([5, 100, 6, 4, 90], token_budget=18) == [3, 0, 2]
-
-
-def test_take_gives_a_row_above_the_budget_alone() -> None:
-    assert take([100, 3, 3], token_budget=50) == [0]
-
-
-def test_take_of_nothing_is_nothing() -> None:
-    assert take([], token_budget=50) == []
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_take_never_starves_and_never_breaks_the_budget(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    lengths = generator.integers(1, 200, size=generator.integers(1, 60)).tolist()
-    chosen = take(lengths, token_budget=512)
-    assert 0 in chosen
-    assert len(set(chosen)) == len(chosen)
-    assert len(chosen) * max(lengths[index] for index in chosen) <= 512
-    assert [lengths[index] for index in chosen] == sorted(lengths[index] for index in chosen)

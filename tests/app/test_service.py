@@ -149,23 +149,36 @@ def test_a_caller_that_left_costs_nothing_and_is_counted(store: Path) -> None:
     assert 'bistil_requests_total{code="499",lang="ha",task="ner"} 1.0' in text
 
 
-def test_a_stuck_engine_fails_livez_and_a_busy_one_does_not(store: Path) -> None:
-    for stuck_after_s, status in ((0.001, 503), (60.0, 200)):
-        gate = Gate(zeros)
-        app = create_app(Settings.read(stuck_after_s=stuck_after_s), served=[served_by(store, FakeEngine(gate))])
+@pytest.mark.parametrize(
+    ("stuck_after_s", "n_waiting", "status"),
+    [(0.001, 1, 503), (0.001, 0, 200), (60.0, 1, 200)],
+    ids=["stuck", "stuck but unwanted", "busy"],
+)
+def test_a_stuck_engine_fails_both_probes_once_other_work_waits(
+    stuck_after_s: float, n_waiting: int, status: int, store: Path
+) -> None:
+    gate = Gate(zeros)
+    app = create_app(
+        Settings.read(stuck_after_s=stuck_after_s),
+        served=[served_by(store, FakeEngine(gate), stuck_after_s=stuck_after_s)],
+    )
 
-        async def scenario(app: Any = app, gate: Gate = gate) -> int:
-            async with connect(app) as client:
-                first = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
-                await entered(gate)
-                await asyncio.sleep(0.01)
-                live = await client.get("/livez")
-                gate.opened.set()
-                await first
-            await app.state.service.close()
-            return live.status_code
+    async def scenario() -> list[int]:
+        async with connect(app) as client:
+            tasks = [asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))]
+            await entered(gate)
+            tasks += [asyncio.create_task(client.post(PATH, json={"inputs": "Kano"})) for _ in range(n_waiting)]
+            while app.state.service.served[0].batcher.n_waiting < n_waiting:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+            probes = [(await client.get(path)).status_code for path in ("/livez", "/readyz")]
+            gate.opened.set()
+            assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
+            probes.append((await client.get("/livez")).status_code)
+        await app.state.service.close()
+        return probes
 
-        assert asyncio.run(scenario()) == status
+    assert asyncio.run(scenario()) == [status, status, 200]
 
 
 def test_models_load_behind_live_probes(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
