@@ -18,7 +18,7 @@ APP_LAYERS = (
     ("predictor",),
     ("batching",),
     ("problems", "settings", "store", "conllu", "schemas", "metrics", "shadow"),
-    ("service",),
+    ("service", "annotate"),
     ("routes",),
     ("main",),
 )
@@ -26,7 +26,15 @@ APP_LAYERS = (
 
 RIM = frozenset(name for layer in APP_LAYERS[5:] for name in layer)
 RIM_ONLY = frozenset({"fastapi", "prometheus_client", "pydantic", "pydantic_settings", "starlette", "uvicorn"})
-REGISTRIES = ("app/tasks", "app/engines", "distill/tasks", "distill/datasets", "distill/objectives")
+REGISTRIES = (
+    "app/tasks",
+    "app/engines",
+    "app/annotate/formats",
+    "app/annotate/runners",
+    "distill/tasks",
+    "distill/datasets",
+    "distill/objectives",
+)
 PLUG_INS = [p for p in MODULES if str(p.parent) in REGISTRIES and p.stem != "__init__"]
 ALLOWED_IN = {
     "torch": ("distill/", "app/engines/torch.py"),

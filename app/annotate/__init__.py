@@ -1,0 +1,1 @@
+"""Bulk annotation: ``python -m app.annotate`` tags a file of any length, resumably, on one machine or several."""

@@ -1,0 +1,1 @@
+"""File formats, one a module: a ``Reader``, a ``Writer``, or both."""

@@ -1,0 +1,150 @@
+"""Job: what to annotate and how, said once and handed to every worker; and which request each task's records make."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import GenericAlias, MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from app import plugins
+from app.annotate.formats.base import Reader, Writer
+from app.bundle import Bundle
+from app.errors import ConfigError, UnknownChoice
+from app.schemas import (
+    AnswerSpan,
+    DpRequest,
+    Entity,
+    Label,
+    NerRequest,
+    NliRequest,
+    ParsedWord,
+    PosRequest,
+    QaRequest,
+    Word,
+)
+
+_FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_PACKAGE = "app.annotate.formats"
+_HEAD_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A task's request, the fields of one input (a single one is the input itself), and the type of one answer."""
+
+    request: Any
+    fields: tuple[str, ...]
+    answer: Any
+
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "ner": Shape(request=NerRequest, fields=("text",), answer=list[Entity]),
+        "pos": Shape(request=PosRequest, fields=("text",), answer=list[Word]),
+        "dp": Shape(request=DpRequest, fields=("text",), answer=list[ParsedWord]),
+        "nli": Shape(request=NliRequest, fields=("text", "text_pair"), answer=list[Label]),
+        "qa": Shape(request=QaRequest, fields=("question", "context"), answer=AnswerSpan),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One file to annotate with one bundle. ``parameters`` are those of the task's HTTP request, as JSON.
+
+    ``fields`` are the records' names for the fields of the task's input, in its order. Hashable and made of plain
+    values, so that a worker anywhere can be sent it.
+    """
+
+    path: str
+    store: str
+    cache: str
+    language: str
+    task: str
+    revision: int
+    output_format: str
+    fields: tuple[str, ...]
+    column: str
+    parameters: str = "{}"
+    variant: str = ""
+    device: str = "cpu"
+    threads: int = 1
+    token_budget: int = 2048
+    max_characters: int = 100_000
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the job's task."""
+        return SHAPES[self.task]
+
+    def reader(self) -> Reader:
+        """A reader of the file, by its suffix.
+
+        :raises ConfigError: the file is missing, or of a format that does not suit the task.
+        :raises DataError: the file is not what its suffix says, or lacks a field.
+        :raises MissingExtra: the format's library is not installed.
+        """
+        module = plugins.load(_PACKAGE, format_of(self.path))
+        if not Path(self.path).is_file():
+            raise ConfigError(f"{self.path} is not a file")
+        reader: Reader = module.Reader(Path(self.path), fields=self.fields, column=self.column)
+        return reader
+
+    def writer(self) -> Writer:
+        """A writer of the output's format.
+
+        :raises MissingExtra: the format's library is not installed.
+        """
+        several = self.task == "qa" and self.request_parameters().top_k > 1
+        answer = GenericAlias(list, (self.shape.answer,)) if several else self.shape.answer
+        writer: Writer = plugins.load(_PACKAGE, self.output_format).Writer(column=self.column, answer=answer)
+        return writer
+
+    def request_parameters(self) -> Any:
+        """``parameters``, checked.
+
+        :raises ConfigError: the task's request takes no such parameters.
+        """
+        kind = self.shape.request.model_fields["parameters"].annotation
+        try:
+            return kind.model_validate_json(self.parameters)
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors()]
+            raise ConfigError(f"--parameters: {'; '.join(faults)}") from error
+
+    def header(self, bundle: Bundle) -> dict[str, Any]:
+        """What a job that goes on must have in common with the one that began: the input and all that shapes answers.
+
+        The input is known by its size and the sha256 of its first MiB.
+        """
+        manifest, variant = bundle.manifest, bundle.manifest.variant(self.variant or None)
+        return {
+            "input": _fingerprint(Path(self.path)),
+            "model": f"{self.language}/{self.task}/{self.revision}/{variant.name}@{manifest.files[variant.file][:12]}",
+            "parameters": json.loads(self.request_parameters().model_dump_json()),
+            "fields": list(self.fields),
+            "column": self.column,
+            "format": self.output_format,
+            "max_characters": self.max_characters,
+        }
+
+
+def format_of(path: str) -> str:
+    """The format that a file name's suffix says.
+
+    :raises UnknownChoice: it says none that is known.
+    """
+    suffix = Path(path).suffix
+    if suffix not in _FORMATS:
+        raise UnknownChoice("file suffix", suffix, _FORMATS)
+    return _FORMATS[suffix]
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as file:
+        head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+    return f"{path.stat().st_size} bytes, {head[:16]}"

@@ -1,0 +1,163 @@
+"""Files as chunks, and what is written of them."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.annotate.formats import base, jsonl, text
+from app.annotate.formats.base import Batch, Chunk, Fault, Lines, Reader
+from app.errors import ConfigError, DataError
+from app.schemas import AnswerSpan, Entity
+
+
+def read_all(reader: Reader, *, start: int = 0, first: int = 0) -> list[Any]:
+    return [record for chunk in reader.plan(start, first=first) for record in reader.read(chunk).records]
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a", b"a\n", b"a\nb", b"\n\n\n", b"a\n\nbb\n", b"x" * 50, b"x" * 50 + b"\ny"]
+)
+@pytest.mark.parametrize(("chunk_bytes", "chunk_records"), [(1, 1), (3, 2), (10, 100), (1000, 1)])
+def test_chunks_hold_every_line_once(
+    content: bytes, chunk_bytes: int, chunk_records: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(base, "CHUNK_RECORDS", chunk_records)
+    lines = Lines(write(tmp_path / "a.txt", content))
+    chunks = list(lines.plan(0, first=0))
+    expected = content.decode().removesuffix("\n").split("\n") if content else []
+    read = [
+        record["line"] for chunk in chunks for record in lines.read(chunk, lambda line: {"line": line.decode()}).records
+    ]  # type: ignore[index]
+    assert read == expected
+    assert [chunk.end for chunk in chunks[:-1]] == [chunk.start for chunk in chunks[1:]]
+    assert all(chunk.n <= chunk_records for chunk in chunks)
+    assert all(chunk.n == 1 or chunk.end - chunk.start <= chunk_bytes for chunk in chunks)
+    for chunk in chunks:
+        assert next(iter(lines.plan(chunk.start, first=chunk.first))) == chunk
+
+
+def test_text_keeps_what_a_line_holds(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "\ufeffƙasa\r\n\n a b \x85 c\u2028d\n".encode())
+    assert read_all(text.Reader(path, fields=("text",), column="ner")) == [
+        {"text": "ƙasa"},
+        {"text": ""},
+        {"text": " a b \x85 c\u2028d"},
+    ]
+
+
+def test_lines_that_are_no_records_are_faults_with_their_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b'{"text": "a"}\n{"text": \n\n[1]\n{"text": "\xff"}\n{"text": "b"}')
+    found = read_all(jsonl.Reader(path, fields=("text",), column="ner"))
+    assert [record.number if isinstance(record, Fault) else record["text"] for record in found] == [
+        "a",
+        2,
+        3,
+        4,
+        5,
+        "b",
+    ]
+    assert [record.message.split(":")[0] for record in found if isinstance(record, Fault)] == [
+        "is not JSON",
+        "is not JSON",
+        "is not a JSON object but a list",
+        "is not JSON",
+    ]
+
+
+def test_a_line_too_long_to_be_read_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CHUNK_BYTES", 8)
+    monkeypatch.setattr(base, "_LINE_BYTES", 40)
+    path = write(tmp_path / "a.txt", b"x" * 100 + b"\nab\n")
+    found = read_all(text.Reader(path, fields=("text",), column="ner"))
+    assert found == [Fault(1, "has 101 bytes, more than 40"), {"text": "ab"}]
+
+
+def test_a_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"a\nb\n")
+    reader = text.Reader(path, fields=("text",), column="ner")
+    (chunk,) = reader.plan(0, first=0)
+    path.write_bytes(b"a\n")
+    with pytest.raises(DataError, match="changed while it was read"):
+        reader.read(chunk)
+
+
+def test_plain_text_does_not_suit_a_task_of_two_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"a\n")
+    with pytest.raises(ConfigError, match="needs question and context"):
+        text.Reader(path, fields=("question", "context"), column="qa")
+
+
+def test_parquet_keeps_columns_and_their_types(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pip install 'bistil-serve[bulk]'")
+    import pyarrow.parquet as pq
+
+    from app.annotate.formats import parquet
+
+    table = pa.table(
+        {
+            "text": [f"t{index}" for index in range(10)],
+            "when": pa.array([datetime(2024, 1, 1)] * 10, type=pa.timestamp("ns")),
+            "small": pa.array(range(10), type=pa.int8()),
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=4)
+    reader = parquet.Reader(tmp_path / "in.parquet", fields=("text",), column="ner")
+    chunks = list(reader.plan(0, first=0))
+    assert [(chunk.start, chunk.end) for chunk in chunks] == [(0, 4), (4, 8), (8, 10)]
+    assert next(iter(reader.plan(5, first=5))) == Chunk(first=5, n=3, start=5, end=8)
+    writer = parquet.Writer(column="ner", answer=list[Entity])
+    entity = {"entity_group": "LOC", "score": 0.5, "word": "t", "start": 0, "end": 1}
+    partial = b"".join(
+        writer.render(reader.read(chunk), {place: [entity] * place for place in range(chunk.n) if place != 1})
+        for chunk in chunks
+    )
+    writer.finish(write(tmp_path / "partial", partial), tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    kept = [0, 2, 3, 4, 6, 7, 8]
+    assert found.drop_columns("ner").equals(table.take(kept))
+    assert [len(said) for said in found.column("ner").to_pylist()] == [0, 2, 3, 0, 2, 3, 0]
+    assert found.column("ner")[1].as_py()[0] == {**entity, "entity": None}
+    assert not (tmp_path / "partial").exists()
+
+
+def test_records_of_json_become_one_table_of_the_widest_types(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pip install 'bistil-serve[bulk]'")
+    import pyarrow.parquet as pq
+
+    from app.annotate.formats import parquet
+
+    writer = parquet.Writer(column="qa", answer=AnswerSpan)
+    said = {"answer": "a", "score": 1.0, "start": 0, "end": 1}
+    batches: list[list[Any]] = [[{"id": None, "n": 1}], [{"id": "x", "n": 1.5, "extra": True}], []]
+    partial = b"".join(
+        writer.render(Batch(records), {place: said for place in range(len(records))}) for records in batches
+    )
+    writer.finish(write(tmp_path / "partial", partial), tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
+        {"id": None, "n": 1.0, "extra": None, "qa": said},
+        {"id": "x", "n": 1.5, "extra": True, "qa": said},
+    ]
+    clash = writer.render(Batch([{"id": {"a": 1}}]), {0: said}) + writer.render(Batch([{"id": "x"}]), {0: said})
+    with pytest.raises(DataError, match="do not fit into one table"):
+        writer.finish(write(tmp_path / "partial", clash), tmp_path / "out2.parquet")
+    assert not (tmp_path / "out2.parquet").exists()
+
+
+def test_json_lines_hold_the_record_and_the_answer() -> None:
+    writer = jsonl.Writer(column="ner", answer=list[Entity])
+    batch = Batch([{"n": 2**70, "text": "ƙ"}, Fault(2, "bad"), {"text": "b"}])
+    lines = writer.render(batch, {0: [], 2: [{"word": "b"}]}).decode().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"n": 2**70, "text": "ƙ", "ner": []},
+        {"text": "b", "ner": [{"word": "b"}]},
+    ]
+    assert "ƙ" in lines[0]
