@@ -4,7 +4,7 @@ PYTHON ?= .venv/bin/python
 install:            ## a virtual environment with everything the checks need
 	python3 -m venv .venv
 	.venv/bin/pip install "torch>=2.13,<2.14"
-	.venv/bin/pip install -e ".[distill,dev]"
+	.venv/bin/pip install -e ".[bulk,ray,distill,dev]"
 
 check: lint types test
 

@@ -40,6 +40,8 @@ ALLOWED_IN = {
     "torch": ("distill/", "app/engines/torch.py"),
     "transformers": ("distill/", "app/engines/torch.py"),
     "tensorrt": ("app/engines/tensorrt.py",),
+    "pyarrow": ("app/annotate/formats/parquet.py", "distill/"),
+    "ray": ("app/annotate/runners/ray.py",),
     "onnxruntime": ("app/engines/", "distill/"),
 }
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from app.annotate import __main__ as annotate
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 CURLS = [block.strip() for block in BLOCKS if block.startswith("curl")]
@@ -71,3 +73,13 @@ def test_the_distill_command_of_the_readme_is_one_the_parser_takes(
     monkeypatch.chdir(tmp_path)
     assert distill.main(shlex.split(command)[3:]) == 2
     assert "data/ner/en" in capsys.readouterr().err
+
+
+def test_the_bulk_command_of_the_readme_annotates_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = next(block for block in BLOCKS if "-m app.annotate" in block)
+    text = json.loads(CURLS[0].split("-d '")[1].rstrip("'"))["inputs"]
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"id": 7, "text": text}) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert annotate.main([*shlex.split(command)[3:], "--store", str(ROOT / "model_store"), "--workers", "1"]) == 0
+    record = json.loads((tmp_path / "tagged.jsonl").read_text(encoding="utf-8"))
+    assert (record["id"], [entity["word"] for entity in record["ner"]]) == (7, ["Arsenal", "London"])

@@ -34,7 +34,7 @@ class Writer:
 
     def render(self, batch: Batch, answers: Mapping[int, Any]) -> bytes:
         """A line a record."""
-        records = batch.records if batch.table is None else batch.table.to_pylist()
+        records: list[Any] = batch.records if batch.table is None else batch.table.to_pylist()
         return b"".join(to_json({**records[place], self._column: said}) + b"\n" for place, said in answers.items())
 
     def finish(self, partial: Path, target: Path) -> None:

@@ -34,10 +34,8 @@ def test_chunks_hold_every_line_once(
     lines = Lines(write(tmp_path / "a.txt", content))
     chunks = list(lines.plan(0, first=0))
     expected = content.decode().removesuffix("\n").split("\n") if content else []
-    read = [
-        record["line"] for chunk in chunks for record in lines.read(chunk, lambda line: {"line": line.decode()}).records
-    ]  # type: ignore[index]
-    assert read == expected
+    read = [record for chunk in chunks for record in lines.read(chunk, lambda line: {"line": line.decode()}).records]
+    assert read == [{"line": line} for line in expected]
     assert [chunk.end for chunk in chunks[:-1]] == [chunk.start for chunk in chunks[1:]]
     assert all(chunk.n <= chunk_records for chunk in chunks)
     assert all(chunk.n == 1 or chunk.end - chunk.start <= chunk_bytes for chunk in chunks)
