@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,6 +21,8 @@ _RETRY_AFTER_MAX_S = 60
 _ROUND_ROWS = 256
 _N_WORKERS = 2
 _RATE_DECAY = 0.9
+# the share of a request's time that may be spoken for: a prediction is a mean, and later rows may join its batch
+_ADMIT_WITHIN = 0.7
 _USUAL_LENGTH = 32
 
 
@@ -177,7 +180,8 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        await asyncio.gather(*self._ended)
+        if self._ended:
+            await asyncio.wait(self._ended)  # unlike gather, leaves them be when this is cancelled
         self.engine.close()
 
     def _admit(self, n_tokens: int, *, timeout_s: float) -> None:
@@ -190,7 +194,7 @@ class Batcher:
             raise Overloaded(
                 f"{waiting} tokens are waiting and at most {self.max_queue_tokens} may", retry_after_s=retry_after_s
             )
-        if ahead_s + n_tokens / self._rate.tokens_per_s > timeout_s:
+        if ahead_s + n_tokens / self._rate.tokens_per_s > _ADMIT_WITHIN * timeout_s:
             raise Overloaded(
                 f"{waiting} tokens are waiting, too many for an answer within {timeout_s:g} s",
                 retry_after_s=retry_after_s,
@@ -228,7 +232,8 @@ class Batcher:
                 if isinstance(ran.answers, BaseException) and not isinstance(ran.answers, Exception):
                     raise ran.answers
         finally:
-            loop.call_soon_threadsafe(ended.set_result, None)
+            with suppress(RuntimeError):  # the loop has ended without this thread, which hung
+                loop.call_soon_threadsafe(ended.set_result, None)
 
     def _next_batch(self) -> list[_Entry]:
         """The next micro-batch, as soon as there is one to make; empty at the end, when nothing waits."""

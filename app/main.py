@@ -3,14 +3,10 @@
 import asyncio
 import json
 import logging
-import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from types import FrameType
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -20,12 +16,10 @@ from app.errors import BistilError
 from app.metrics import Instrument, Metrics
 from app.problems import problem, slug
 from app.routes import router
+from app.server import Server
 from app.service import Service
 from app.settings import Settings
 from app.store import ModelStore, Served
-
-# between accepting a connection and reading its request; a connection closed in between is a request lost
-_SETTLE_S = 0.2
 
 
 def create_app(settings: Settings, served: Sequence[Served] | None = None) -> FastAPI:
@@ -65,38 +59,6 @@ def create_app(settings: Settings, served: Sequence[Served] | None = None) -> Fa
     return app
 
 
-class Server(uvicorn.Server):
-    """uvicorn that, on SIGTERM, first turns readiness off and keeps serving, then drains and exits 0."""
-
-    def __init__(self, config: uvicorn.Config, *, service: Service, drain_delay_s: float) -> None:
-        super().__init__(config)
-        self._service = service
-        self._drain_delay_s = drain_delay_s
-        self._exit_at: float | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the drain; a second one ends it at once."""
-        if self._exit_at is not None:
-            self.should_exit = self.force_exit = True
-            return
-        self._service.draining = True
-        self._exit_at = time.monotonic() + self._drain_delay_s
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, let connections already accepted bring their request, then close what is idle."""
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(_SETTLE_S)
-        await super().shutdown(sockets)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Whether to stop now: the drain delay is over, or a model could not be loaded."""
-        drained = self._exit_at is not None and time.monotonic() >= self._exit_at
-        if drained or self._service.failure is not None:
-            self.should_exit = True
-        return await super().on_tick(counter)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM. Returns 0, 2 where the configuration cannot be used, 1 where a model cannot be loaded."""
     _log_json()
@@ -110,16 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     app = create_app(settings)
     service: Service = app.state.service
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.drain_timeout_s) or 1,
-    )
-    Server(config, service=service, drain_delay_s=settings.drain_delay_s).run()
+    Server.of(app, service=service, settings=settings).run()
     return 0 if service.failure is None else 1
 
 

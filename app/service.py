@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 from app.batching import Timing
-from app.errors import BistilError, DeadlineExceeded, InputTooLong, InvalidInput, NotReady, NotServed
+from app.errors import BistilError, DeadlineExceeded, EngineError, InputTooLong, InvalidInput, NotReady, NotServed
 from app.metrics import Metrics, Trace
 from app.schemas import Request
 from app.settings import Settings
@@ -52,13 +54,13 @@ class Service:
         """Bring up what the settings ask for; a failure is logged and kept in ``failure``."""
         try:
             store = ModelStore(self.settings.store, cache=self.settings.cache_folder)
-            locations = await asyncio.to_thread(store.find, languages=self.settings.lang, tasks=self.settings.tasks)
+            locations = await _in_daemon(lambda: store.find(languages=self.settings.lang, tasks=self.settings.tasks))
             self._planned = {(location.language, location.task) for location in locations}
             for location in locations:
                 await self._load(store, location)
-        except BistilError as error:
-            _LOG.error("loading failed: %s", error)
-            self.failure = error
+        except Exception as error:
+            _LOG.exception("loading failed: %s", error)
+            self.failure = error if isinstance(error, BistilError) else BistilError(f"loading failed: {error}")
 
     def planned(self, language: str | None = None) -> list[str]:
         """``language/task`` of everything configured, up or not, or of one language."""
@@ -128,12 +130,20 @@ class Service:
         )
 
     async def close(self) -> None:
-        """Answer what was accepted, then free the engines."""
+        """Answer what was accepted, then free the engines; one that hangs is given up, and is a ``failure``."""
         self.draining = True
-        await asyncio.gather(*(model.batcher.close() for model in self._served.values()))
+        closing = [asyncio.create_task(model.batcher.close()) for model in self._served.values()]
+        if not closing:
+            return
+        _, hanging = await asyncio.wait(closing, timeout=self.settings.drain_timeout_s)
+        if hanging:
+            self.failure = EngineError(
+                f"{len(hanging)} engine(s) hung for {self.settings.drain_timeout_s:g} s at the end"
+            )
+            _LOG.error("%s", self.failure)
 
     async def _load(self, store: ModelStore, location: Location) -> None:
-        model = await asyncio.to_thread(store.open, location, self.settings)
+        model = await _in_daemon(lambda: store.open(location, self.settings))
         self._add(model)
         _LOG.info("serving %s, up in %.2f s", model.name, model.load_s)
 
@@ -161,3 +171,29 @@ async def _timed(call: Callable[[], ResultT], trace: Trace, stage: str, n_charac
     result = call() if n_characters <= _OFFLOAD_CHARACTERS else await asyncio.to_thread(call)
     trace.stages[stage] = time.perf_counter() - started
     return result
+
+
+async def _in_daemon(call: Callable[[], ResultT]) -> ResultT:
+    """Run ``call`` in a thread that, unlike ``asyncio.to_thread``'s, does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[ResultT] = loop.create_future()
+
+    def settle(value: ResultT | None, error: Exception | None) -> None:
+        if result.cancelled():
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(cast(ResultT, value))
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = call()
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await result

@@ -47,7 +47,10 @@ class Settings(BaseSettings):
     timeout_s: float = Field(
         default=30.0, gt=0, description="seconds a request may take (x-request-timeout-ms may lower it)"
     )
-    stuck_after_s: float = Field(default=60.0, gt=0, description="seconds in the engine after which /livez fails")
+    receive_timeout_s: float = Field(default=10.0, gt=0, description="seconds a client has to send a request")
+    stuck_after_s: float = Field(
+        default=60.0, gt=0, description="seconds in the engine, with work waiting, after which /livez fails"
+    )
     drain_delay_s: float = Field(default=2.0, ge=0, description="seconds served with /readyz at 503 after SIGTERM")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="seconds open requests have after that")
     docs: bool = Field(default=True, description="serve /docs and /openapi.json")

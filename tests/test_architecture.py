@@ -19,7 +19,7 @@ APP_LAYERS = (
     ("batching",),
     ("problems", "settings", "store", "conllu", "schemas", "metrics", "shadow"),
     ("service", "annotate"),
-    ("routes",),
+    ("routes", "server"),
     ("main",),
 )
 """A module of a layer imports from its own layer and those before it."""

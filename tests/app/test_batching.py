@@ -295,7 +295,7 @@ def test_nobody_is_overtaken_by_more_than_a_round() -> None:
     order = ran[1:]
     assert sorted(order) == list(range(600))
     assert all(abs(place - number) < 256 for place, number in enumerate(order))
-    assert order.index(0) < 256 < order.index(256)
+    assert order.index(0) < 256 <= order.index(256)
 
 
 def test_one_rule_for_single_texts_lists_and_windows() -> None:
@@ -356,9 +356,9 @@ def test_what_would_be_too_late_is_refused_before_any_work() -> None:
         first = await held(queue, gate)
         waiting = asyncio.create_task(queue.submit([row(1, 2, 3, 4)], timeout_s=30))
         await settle()
-        with pytest.raises(Overloaded, match=r"4 tokens are waiting, too many for an answer within 7\.5 s") as caught:
-            await queue.submit([row(1, 2, 3)], timeout_s=7.5)
-        fits = asyncio.create_task(queue.submit([row(1, 2, 3)], timeout_s=8.5))
+        with pytest.raises(Overloaded, match="4 tokens are waiting, too many for an answer within 9 s") as caught:
+            await queue.submit([row(1, 2, 3)], timeout_s=9)
+        fits = asyncio.create_task(queue.submit([row(1, 2, 3)], timeout_s=12))
         await settle()
         gate.opened.set()
         await asyncio.gather(first, waiting, fits)

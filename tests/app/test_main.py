@@ -1,18 +1,13 @@
 """The command itself, in a process of its own, and the Hugging Face client against it."""
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -21,51 +16,7 @@ from huggingface_hub import InferenceClient
 
 from app.main import main
 from tests.app import tiny
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass
-class Running:
-    process: subprocess.Popen[str]
-    url: str
-
-
-@contextmanager
-def running(store: Path, *flags: str) -> Iterator[Running]:
-    """``bistil-serve`` on a free port; the context waits until it listens."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BISTIL_")}
-    command = [sys.executable, "-m", "app.main", "--store", str(store), "--port", "0", "--threads", "1", *flags]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            message = json.loads(line)["message"]
-            if "running on" in message:
-                yield Running(process, message.split("running on ")[1].split(" ")[0])
-                break
-        else:
-            pytest.fail(f"the server ended with {process.wait()}")
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def wait_until_ready(url: str) -> None:
-    for _ in range(600):
-        if httpx2.get(f"{url}/readyz").status_code == 200:
-            return
-        time.sleep(0.05)
-    pytest.fail("the server did not become ready")
+from tests.app.live import Running, running, wait_until_ready
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +86,50 @@ def test_sigterm_turns_readiness_off_and_answers_every_request_of_the_drain(stor
             assert httpx2.get(f"{server.url}/livez").status_code == 200
             assert {status for future in sent for status in future.result()} == {200}
         assert server.process.wait(20) == 0
+
+
+def test_a_second_sigterm_ends_the_process_at_once(store: Path) -> None:
+    with running(store, "--tasks", "ner", "--lang", "ha", "--drain-delay-s", "600") as server:
+        server.process.send_signal(signal.SIGTERM)
+        while not httpx2.get(f"{server.url}/readyz").json()["draining"]:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == -signal.SIGTERM
+
+
+HANGS = """
+import sys, time
+from app import main
+from app.store import ModelStore
+
+if sys.argv.pop(1) == "opening":
+    ModelStore.open = lambda *args: time.sleep(3600)
+else:
+    from app.engines.onnx import Engine
+    run = Engine.run
+    Engine.run = lambda self, inputs: time.sleep(3600) if inputs["input_ids"].shape == (1, 11) else run(self, inputs)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_ends_a_server_that_is_still_loading(store: Path) -> None:
+    with running(store, "--drain-delay-s", "0", program=("-c", HANGS, "opening")) as server:
+        assert httpx2.get(f"{server.url}/livez").status_code == 200
+        assert httpx2.get(f"{server.url}/readyz").status_code == 503
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+
+
+def test_an_engine_that_hangs_does_not_keep_the_process_from_ending(store: Path) -> None:
+    flags = ("--drain-delay-s", "0", "--drain-timeout-s", "1", "--tasks", "ner", "--lang", "ha")
+    with running(store, *flags, program=("-c", HANGS, "running")) as server:
+        wait_until_ready(server.url)
+        late = httpx2.post(
+            f"{server.url}/v1/ha/ner", json={"inputs": "isa " * 9}, headers={"x-request-timeout-ms": "50"}
+        )
+        assert late.status_code == 504
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 1
 
 
 def test_a_request_begun_before_the_end_is_answered_after_it(store: Path) -> None:

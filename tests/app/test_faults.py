@@ -1,0 +1,222 @@
+"""Faults against a real server: each has its status, its metric, and what the probes say meanwhile."""
+
+import asyncio
+import dataclasses
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import onnx
+import pytest
+
+from app.batching import Batcher
+from app.engines.onnx import Engine
+from app.microbatches import Cost
+from app.rows import Tensors
+from app.settings import Settings
+from app.store import Location, ModelStore, Served
+from tests.app import tiny
+from tests.app.live import Listening, listening
+from tests.app.test_batching import Gate
+from tests.app.test_routes import SECRET, problem
+
+PATH = "/v1/ha/ner"
+
+
+def zeros(inputs: Tensors) -> Tensors:
+    return {"logits": np.zeros((*inputs["input_ids"].shape, len(tiny.NER_LABELS)))}
+
+
+def served_by(store: Path, engine: Any, **options: Any) -> Served:
+    """The tiny Hausa NER bundle with another engine in it."""
+    model = ModelStore(str(store), cache=store).open(Location("ha", "ner", 1), Settings.read(threads=1))
+    model.engine.close()
+    return dataclasses.replace(model, engine=engine, batcher=Batcher(engine, pad_id=1, per_token=True, **options))
+
+
+def ask(server: Listening, text: str = "Kano", **headers: str) -> httpx2.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.post(f"{server.url}{PATH}", json={"inputs": text}, headers=named, timeout=30)
+
+
+def metric(server: Listening, name: str, **labels: str) -> float:
+    text = httpx2.get(f"{server.url}/metrics").text
+    inner = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+    (value,) = re.findall(rf"^{re.escape(name + (f'{{{inner}}}' if inner else ''))} (\S+)$", text, re.M)
+    return float(value)
+
+
+def answered(server: Listening, code: int) -> float:
+    return metric(server, "bistil_requests_total", lang="ha", task="ner", code=str(code))
+
+
+def probes(server: Listening) -> tuple[int, int]:
+    live, ready = (httpx2.get(f"{server.url}{path}").status_code for path in ("/livez", "/readyz"))
+    return live, ready
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    pytest.fail("the condition did not come about")
+
+
+def test_a_forward_that_raises_is_a_500_and_the_next_is_answered(store: Path) -> None:
+    def fail_once(inputs: Tensors, *, failed: list[bool] = []) -> Tensors:  # noqa: B006
+        if not failed:
+            failed.append(True)
+            raise RuntimeError(SECRET)
+        return zeros(inputs)
+
+    with listening(Settings.read(), [served_by(store, tiny.FakeEngine(fail_once))]) as server:
+        problem(ask(server, SECRET), 500, "engine-failure")
+        assert ask(server).status_code == 200
+        assert (answered(server, 500), answered(server, 200)) == (1, 1)
+        assert probes(server) == (200, 200)
+
+
+def test_a_forward_that_gives_nan_is_a_500(store: Path, tmp_path: Path) -> None:
+    tokenizer = tiny.xlmr()
+    values = tiny.table(tokenizer, tiny.NER_LABELS, tiny.NER_RULES)
+    values[tokenizer.encode("Ina", add_special_tokens=False).ids[0]] = np.nan
+    onnx.save(tiny.token_model(values), str(tmp_path / "model.onnx"))
+    with listening(Settings.read(), [served_by(store, Engine.open(tmp_path, file="model.onnx"))]) as server:
+        problem(ask(server, "Ina Kano"), 500, "engine-failure")
+        assert [entity["word"] for entity in ask(server, "isa Kano").json()] == ["Kano"]
+        assert (answered(server, 500), answered(server, 200)) == (1, 1)
+        assert probes(server) == (200, 200)
+
+
+def test_a_forward_that_hangs_is_a_504_fails_both_probes_and_recovers(store: Path) -> None:
+    gate = Gate(zeros)
+    served = served_by(store, tiny.FakeEngine(gate), stuck_after_s=0.05)
+    with listening(Settings.read(), [served]) as server:
+        problem(ask(server, x_request_timeout_ms="100"), 504, "deadline-exceeded")
+        assert probes(server) == (200, 200)
+        problem(ask(server, x_request_timeout_ms="100"), 504, "deadline-exceeded")
+        assert probes(server) == (503, 503)
+        assert answered(server, 504) == metric(server, "bistil_rejected_total", reason="deadline-exceeded") == 2
+        gate.opened.set()
+        until(lambda: probes(server) == (200, 200))
+        assert ask(server).status_code == 200
+    assert served.engine.batches == [(1, 3), (1, 3)]  # type: ignore[attr-defined]
+
+
+def test_a_client_that_hangs_up_is_counted_and_its_rows_are_not_run(store: Path) -> None:
+    gate = Gate(zeros)
+    served = served_by(store, tiny.FakeEngine(gate))
+    with listening(Settings.read(), [served]) as server, ThreadPoolExecutor() as pool:
+        first = pool.submit(ask, server)
+        assert gate.entered.wait(10)
+        with socket.create_connection((server.host, server.port)) as connection:
+            connection.sendall(request_bytes("Bola ya isa"))
+            until(lambda: served.batcher.n_waiting == 1)
+        until(lambda: served.batcher.n_waiting == 0)
+        gate.opened.set()
+        assert first.result().status_code == 200
+        assert answered(server, 499) == metric(server, "bistil_client_gone_total") == 1
+        assert probes(server) == (200, 200)
+    assert served.engine.batches == [(1, 3)]  # type: ignore[attr-defined]
+
+
+def request_bytes(text: str) -> bytes:
+    body = json.dumps({"inputs": text}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_a_head_that_never_ends_loses_its_connection(store: Path) -> None:
+    settings = Settings.read(receive_timeout_s=1)
+    with listening(settings, [served_by(store, tiny.FakeEngine(zeros))]) as server:
+        for head in (b"", b"POST /v1/ha/ner HTTP/1.1\r\nhost: x\r\nx-a: "):
+            with socket.create_connection((server.host, server.port), timeout=10) as connection:
+                connection.sendall(head)
+                assert received(connection) == b""
+        with socket.create_connection((server.host, server.port), timeout=10) as connection:
+            connection.sendall(request_bytes("Kano"))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            connection.sendall(b"POST /v1/ha/ner HTTP/1.1\r\n")
+            assert received(connection) == b""
+        assert probes(server) == (200, 200)
+
+
+def test_thrice_the_load_it_can_bear_is_answered_in_time_or_told_when_to_come_back(store: Path) -> None:
+    """A burst of three deadlines' worth of work: what is accepted is answered, the rest returns when told to."""
+    cost = Cost(per_batch=0.004, per_token=0.006)
+
+    def slow(inputs: Tensors) -> Tensors:
+        time.sleep(cost.of(*inputs["input_ids"].shape))
+        return zeros(inputs)
+
+    text = "Bola ya isa Kano"  # 6 pieces, so 25 a second
+    n_sent, statuses, tries = 75, Counter[int](), Counter[int]()
+
+    async def one(client: httpx2.AsyncClient, url: str) -> None:
+        for n_tries in range(1, 20):
+            response = await client.post(url, json={"inputs": text}, headers={"x-request-timeout-ms": "1000"})
+            statuses[response.status_code] += 1
+            if response.status_code != 503:
+                tries[n_tries] += 1
+                return
+            wait_s = int(response.headers["retry-after"])
+            assert wait_s == response.json()["retry_after_seconds"] >= 1
+            await asyncio.sleep(wait_s)
+
+    async def burst(url: str) -> None:
+        limits = httpx2.Limits(max_connections=n_sent)
+        async with httpx2.AsyncClient(limits=limits, timeout=60) as client:
+            await asyncio.gather(*(one(client, url) for _ in range(n_sent)))
+
+    with listening(Settings.read(), [served_by(store, tiny.FakeEngine(slow), cost=cost)]) as server:
+        asyncio.run(burst(f"{server.url}{PATH}"))
+        assert sum(tries.values()) == n_sent
+        assert statuses[503] > 0
+        assert statuses[504] <= 0.01 * n_sent
+        assert statuses[200] + statuses[504] == n_sent
+        counted = {code: int(answered(server, code)) for code in (200, 503, 504)}
+        assert counted == {code: statuses[code] for code in (200, 503, 504)}
+        assert metric(server, "bistil_rejected_total", reason="overloaded") == statuses[503]
+        assert probes(server) == (200, 200)
+
+
+def test_requests_counted_are_requests_sent_whatever_became_of_them(store: Path) -> None:
+    def fail_on_long(inputs: Tensors) -> Tensors:
+        if inputs["input_ids"].shape[1] > 5:
+            raise RuntimeError
+        return zeros(inputs)
+
+    with listening(Settings.read(max_characters=60), [served_by(store, tiny.FakeEngine(fail_on_long))]) as server:
+        with ThreadPoolExecutor(16) as pool:
+            texts = ["Kano", "isa isa isa isa isa", "x" * 61] * 30
+            statuses = Counter(response.status_code for response in pool.map(lambda text: ask(server, text), texts))
+        assert sum(statuses.values()) == 90
+        assert statuses[422] == 30
+        for code in (200, 422, 500):
+            assert answered(server, code) == statuses[code]
+
+
+def test_the_threads_of_a_server_end_with_it(store: Path) -> None:
+    before = threading.active_count()
+    with listening(Settings.read(), [served_by(store, tiny.FakeEngine(zeros))]) as server:
+        assert ask(server).status_code == 200
+        assert threading.active_count() > before
+    until(lambda: threading.active_count() <= before)
