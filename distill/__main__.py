@@ -16,6 +16,7 @@ from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
 from distill.unpack import unpack
+from distill.upload import upload
 
 _HELP = {
     "trim": "cut the teacher's vocabulary to the source and target languages",
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{bundle}: ok")
         elif options.command == "unpack":
             print(unpack(options.weights, options.tokenizer, options.out))
+        elif options.command == "upload":
+            for place in upload(options.folder, options.url):
+                print(f"{place}: uploaded")
         elif options.command == "pretrain":
             run = configuration.read(
                 Pretraining, [configuration.toml(options.config), configuration.overrides(options.overrides)]
@@ -130,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--licence", help="licence stated on the card")
     command = commands.add_parser("verify", help="check the hashes of one bundle or of a whole store")
     command.add_argument("folder", type=Path)
+    command = commands.add_parser("upload", help="copy a store's bundles to a store elsewhere, such as s3://...")
+    command.add_argument("folder", type=Path)
+    command.add_argument("url")
     return parser
 
 
