@@ -1,0 +1,58 @@
+"""``bistil-serve`` in a process of its own."""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(eq=False)
+class Server:
+    """A process that listens."""
+
+    process: Process
+    host: str
+    port: int
+
+    @classmethod
+    async def start(cls, flags: Sequence[str]) -> Self:
+        """Start one on a free port and wait until it listens; it may still be loading."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app.main", "--port", "0", *flags), stdout=PIPE, cwd=_ROOT
+        )
+        assert process.stdout is not None
+        async for line in process.stdout:
+            message = json.loads(line)["message"]
+            if "running on" in message:
+                host, port = message.split("http://")[1].split(" ")[0].split(":")
+                return cls(process, host, int(port))
+        raise RuntimeError(f"the server ended with {await process.wait()}")
+
+    async def is_ready(self) -> bool:
+        """Whether ``/readyz`` says 200."""
+        try:
+            reader, writer = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            return False
+        writer.write(b"GET /readyz HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer.startswith(b"HTTP/1.1 200")
+
+    async def until_ready(self) -> None:
+        """Wait for ``is_ready``."""
+        while not await self.is_ready():
+            if self.process.returncode is not None:
+                raise RuntimeError(f"the server ended with {self.process.returncode}")
+            await asyncio.sleep(0.05)
+
+    def resident_bytes(self) -> int:
+        """The process' resident memory, from Linux' /proc."""
+        fields = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return 1024 * int(fields.split("VmRSS:")[1].split()[0])
