@@ -24,3 +24,4 @@ quick:
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+	$(PYTHON) -m tests.helm.config_schema

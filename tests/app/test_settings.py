@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 
 from app.errors import ConfigError
 from app.settings import Settings, cpus, default_store
+from tests.helm.config_schema import OF_THE_CHART, SCHEMA, config_schema
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +20,12 @@ def test_every_field_is_a_flag_and_a_variable(capsys: pytest.CaptureFixture[str]
         Settings.from_flags(["--help"])
     flags = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out)) - {"help", "no-docs", "token-budget"}
     assert flags | {"token-budget"} == {field.replace("_", "-") for field in Settings.model_fields}
+
+
+def test_every_field_is_a_key_of_the_charts_config_but_those_that_the_chart_sets() -> None:
+    schema = json.loads(SCHEMA.read_text("utf-8"))["$defs"]["config"]
+    assert set(schema["properties"]) == set(Settings.model_fields) - OF_THE_CHART
+    assert schema == config_schema(), "a setting has changed: run `python -m tests.helm.config_schema`"
 
 
 def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """What the chart takes: every value documented, every typo refused."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -14,7 +13,6 @@ from helm_python import Chart, HelmRenderError, HelmValuesError
 from app import __version__
 from app.settings import Settings
 from tests.helm.chart import CHART, NAMES, example, render
-from tests.helm.config_schema import OF_THE_CHART, SCHEMA, config_schema
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
 
@@ -114,12 +112,6 @@ def test_a_value_that_cannot_work_is_refused(values: dict[str, Any], message: st
 def test_values_that_contradict_each_other_are_refused_with_what_to_do(values: dict[str, Any], message: str) -> None:
     with pytest.raises(HelmRenderError, match=message):
         render(values)
-
-
-def test_config_takes_the_servers_settings_and_no_others() -> None:
-    schema = json.loads(SCHEMA.read_text("utf-8"))
-    assert schema["$defs"]["config"] == config_schema(), "run `python -m tests.helm.config_schema`"
-    assert set(config_schema()["properties"]) == set(Settings.model_fields) - OF_THE_CHART
 
 
 def test_the_defaults_in_config_are_the_servers_own() -> None:

@@ -1,0 +1,160 @@
+"""Each expression of the dashboard, the alerts and the autoscaler, asked of a Prometheus that scrapes a busy server."""
+
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.app.test_main import running
+from tests.helm.chart import CHART
+from tests.helm.test_monitoring import DASHBOARD, EXPRESSIONS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("prometheus") is None, reason="prometheus is not on the PATH: apt-get install prometheus"
+    ),
+]
+TEXTS = ("Kungiyar kwallon kafa ta Arsenal ta doke Chelsea a birnin London.", "Yara suna wasa a gida.", "Kano " * 40)
+SCRAPES = 8
+Ask = Callable[[str], list[dict[str, Any]]]
+
+
+@contextmanager
+def busy(url: str) -> Iterator[None]:
+    """Four clients that ask for both tasks, and now and then for what is refused."""
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        with httpx2.Client(base_url=url, timeout=30) as client:
+            while not stop.is_set():
+                for text in TEXTS:
+                    for task in ("ner", "pos"):
+                        client.post(f"/v1/ha/{task}", json={"inputs": [text] * (1 + number)})
+                client.post("/v1/xx/ner", json={"inputs": "Ina kwana?"})
+                client.post("/v1/ha/ner", json={"input": "Ina kwana?"})
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+
+
+@contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Ask]:
+    """A Prometheus that scrapes ``target`` each second as pod ``a`` and has the alerts; gives a way to ask it."""
+    shutil.copy(CHART / "files" / "alerts.yaml", folder)
+    labels = {"namespace": "nlp", "pod": "a"}
+    config = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["alerts.yaml"],
+        "scrape_configs": [{"job_name": "bistil", "static_configs": [{"targets": [target], "labels": labels}]}],
+    }
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["prometheus", "--config.file=prometheus.yaml", "--storage.tsdb.path=data", "--log.level=error"]
+    process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], cwd=folder)
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+
+            def ask(expression: str) -> list[dict[str, Any]]:
+                answer = client.get("/api/v1/query", params={"query": expression}).json()
+                assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
+                result = answer["data"]["result"]
+                return result if answer["data"]["resultType"] == "vector" else [{"value": result}]
+
+            for _ in range(1800):
+                try:
+                    if ask(f"count_over_time(bistil_ready[5m]) >= {SCRAPES}"):
+                        break
+                except (httpx2.TransportError, ValueError):
+                    assert process.poll() is None, "Prometheus did not start"
+                time.sleep(0.1)
+            else:
+                pytest.fail("Prometheus did not scrape the server")
+            yield ask
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    flags = ("--lang", "ha", "--tasks", "ner,pos")
+    with running(CHART.parent / "model_store", *flags) as server:
+        with httpx2.Client(base_url=server.url) as client:
+            for _ in range(1800):
+                if client.get("/readyz").status_code == 200:
+                    break
+                time.sleep(0.1)
+        folder = tmp_path_factory.mktemp("prometheus")
+        with busy(server.url), prometheus(folder, server.url.removeprefix("http://")) as question:
+            yield question
+
+
+def filled_in(expression: str) -> str:
+    """An expression as Grafana would send it with every language and task chosen."""
+    for name, value in (
+        ("$__rate_interval", "30s"),
+        ("$lang", ".*"),
+        ("$task", ".*"),
+        ("$__range", "5m"),
+        ("$price", "0.10"),
+    ):
+        expression = expression.replace(name, value)
+    return expression
+
+
+PANELS = [f"{panel['title']} {target['refId']}" for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_every_panel_has_something_to_show(ask: Ask, name: str) -> None:
+    result = ask(filled_in(EXPRESSIONS[name]))
+    assert result
+    assert all(float(series["value"][1]) >= 0 for series in result), result  # not a number fails too
+
+
+def test_shares_of_the_stages_add_up(ask: Ask) -> None:
+    shares = [float(series["value"][1]) for series in ask(filled_in(EXPRESSIONS["Share of each stage A"]))]
+    assert len(shares) == 6
+    assert sum(shares) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_dashboard_tells_what_was_answered_from_what_was_refused(ask: Ask) -> None:
+    codes = {series["metric"]["code"] for series in ask(filled_in(EXPRESSIONS["Status codes A"]))}
+    assert codes == {"200", "404", "422"}
+
+
+@pytest.mark.parametrize("alert", [name for name in EXPRESSIONS if name not in PANELS])
+def test_a_healthy_server_raises_no_alert(ask: Ask, alert: str) -> None:
+    assert ask(EXPRESSIONS[alert]) == []
+    assert ask(f'ALERTS{{alertname="{alert}"}}') == []
+
+
+def test_the_autoscalers_metrics_are_there_for_the_pod(ask: Ask) -> None:
+    rules = yaml.safe_load((CHART / "files" / "prometheus-adapter.yaml").read_text("utf-8"))
+    for rule in rules:
+        series = re.sub(r"\{.*", "", rule["seriesQuery"])
+        assert ask(rule["seriesQuery"])
+        query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+        (found,) = ask(query.replace("<<.LabelMatchers>>", 'namespace="nlp",pod=~"a|b"').replace("[1m]", "[30s]"))
+        assert found["metric"] == {"pod": "a"}
+        assert float(found["value"][1]) >= 0
