@@ -17,24 +17,25 @@ class Line:
     upos: str = "_"
 
 
-def render(documents: Iterable[tuple[str, Iterable[Sequence[Line]]]]) -> str:
+def render(documents: Iterable[tuple[str, Iterable[Sequence[Line]], Sequence[int]]]) -> str:
     """Each text with the lines of its sentences, as one document a text; a text without words gives none.
 
-    ``TokenRange`` in the last column has a word's half-open code points in its text.
+    ``TokenRange`` in the last column is a word's half-open range in its text, in the unit that the third part of a
+    document gives code points in (``app.text.positions``).
     """
     return "".join(part for number, document in enumerate(documents, start=1) for part in _document(number, *document))
 
 
-def _document(number: int, text: str, sentences: Iterable[Sequence[Line]]) -> Iterator[str]:
-    for index, lines in enumerate(sentences, start=1):
-        if index == 1:
+def _document(number: int, text: str, sentences: Iterable[Sequence[Line]], place: Sequence[int]) -> Iterator[str]:
+    for sentence, lines in enumerate(sentences, start=1):
+        if sentence == 1:
             yield f"# newdoc id = {number}\n"
-        yield f"# sent_id = {number}-{index}\n"
+        yield f"# sent_id = {number}-{sentence}\n"
         yield f"# text = {' '.join(text[lines[0].start : lines[-1].end].split())}\n"
-        for place, line in enumerate(lines, start=1):
+        for index, line in enumerate(lines, start=1):
             head = "_" if line.head is None else str(line.head)
             is_tight = line.end < len(text) and not text[line.end].isspace()
-            misc = f"{'SpaceAfter=No|' if is_tight else ''}TokenRange={line.start}:{line.end}"
-            columns = (str(place), text[line.start : line.end], "_", line.upos, "_", "_", head, line.deprel, "_", misc)
+            misc = f"{'SpaceAfter=No|' if is_tight else ''}TokenRange={place[line.start]}:{place[line.end]}"
+            columns = (str(index), text[line.start : line.end], "_", line.upos, "_", "_", head, line.deprel, "_", misc)
             yield "\t".join(columns) + "\n"
         yield "\n"

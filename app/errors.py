@@ -5,8 +5,13 @@ BistilError
 │   └── UnknownChoice
 ├── DataError 400
 ├── InvalidInput 422
+├── TooManyInputs 422
 ├── InputTooLong 422
+│   └── TooManyTokens
+├── Unauthorized 401
+├── Forbidden 403
 ├── NotServed 404
+├── ClientGone 499
 ├── BundleError 500
 ├── EngineError 500
 ├── MissingExtra 500
@@ -69,12 +74,43 @@ class InvalidInput(BistilError):
     title = "Invalid input"
 
 
+class TooManyInputs(BistilError):
+    """A request with more inputs than one may have."""
+
+    status = 422
+    type = "too-many-inputs"
+    title = "Too many inputs"
+
+
 class InputTooLong(BistilError):
-    """A text longer than a stated limit."""
+    """A text with more characters than one may have."""
 
     status = 422
     type = "input-too-long"
     title = "Input too long"
+
+
+class TooManyTokens(InputTooLong):
+    """A text that cannot be read in windows, or a request as a whole, of more tokens than the model takes."""
+
+    type = "too-many-tokens"
+    title = "Too many tokens"
+
+
+class Unauthorized(BistilError):
+    """A request without a key where one is needed, or with one that is not known."""
+
+    status = 401
+    type = "unauthorized"
+    title = "Unauthorized"
+
+
+class Forbidden(BistilError):
+    """A key that is not for this language."""
+
+    status = 403
+    type = "forbidden"
+    title = "Forbidden"
 
 
 class NotServed(BistilError):
@@ -83,6 +119,14 @@ class NotServed(BistilError):
     status = 404
     type = "not-served"
     title = "Not served"
+
+
+class ClientGone(BistilError):
+    """Nobody waits for the answer any more; a status for logs and metrics."""
+
+    status = 499
+    type = "client-gone"
+    title = "Client gone"
 
 
 class BundleError(BistilError):

@@ -7,14 +7,16 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.errors import BistilError
+from app.keys import BEARER, Guard, read_keys
 from app.metrics import Instrument, Metrics
-from app.problems import problem, slug
+from app.open_inference import router as open_inference
+from app.problems import problem
 from app.routes import router
 from app.server import Server
 from app.service import Service
@@ -47,13 +49,18 @@ def create_app(settings: Settings, served: Sequence[Served] | None = None) -> Fa
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.service = service
-    app.include_router(router)
+    keys = read_keys(inline=settings.keys, file=settings.keys_file)
+    for routes in (router, open_inference):
+        app.include_router(routes, dependencies=[Security(BEARER)] if keys else None)
     for kind in (BistilError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _problem)
+    if keys:
+        app.add_middleware(Guard, keys=keys)
     app.add_middleware(
         Instrument,
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.receive_timeout_s,
         is_draining=lambda: service.draining,
     )
     return app
@@ -67,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = ModelStore(settings.store, cache=settings.cache_folder)
         if not store.remote:
             store.find(languages=settings.lang, tasks=settings.tasks)
+        app = create_app(settings)
     except BistilError as error:
         print(f"bistil-serve: {error}", file=sys.stderr)
         return 2
-    app = create_app(settings)
     service: Service = app.state.service
     Server.of(app, service=service, settings=settings).run()
     return 0 if service.failure is None else 1
@@ -78,8 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _problem(request: Request, error: Exception) -> Response:
     trace = request.state.trace
-    trace.problem = slug(error)
-    return problem(error, instance=trace.request_id)
+    body = getattr(request.scope.get("route"), "body_field", None)
+    told = problem(error, request_type=body and body.field_info.annotation)
+    trace.problem = told.slug
+    return told.response(trace.request_id, path=request.scope["path"])
 
 
 class _JsonFormatter(logging.Formatter):

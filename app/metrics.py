@@ -18,12 +18,12 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.batching import BatchStats
+from app.body import limited
 from app.errors import error_types
-from app.problems import BodyTooLarge, problem
+from app.problems import problem
 from app.store import Served
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ _LADDER = tuple(0.00025 * 2 ** (step / 2) for step in range(31))
 _POWERS = tuple(float(2**power) for power in range(14))
 _GONE = 499
 _FAILED = 500
-_CODES = sorted({200, 404, 405, 413, 422, _GONE, _FAILED} | {error.status for error in error_types()} - {400})
+_CODES = sorted({200, 404, 405, 408, 413, 422, _GONE, _FAILED} | {error.status for error in error_types()} - {400})
 _STAGES = ("parse", "tokenize", "queue", "forward", "decode", "serialize")
 _REASONS = sorted(
-    {"body-too-large", "method-not-allowed", "not-found"}
-    | {error.type for error in error_types() if error.status not in (400, _FAILED)}
+    {"body-too-large", "method-not-allowed", "not-found", "request-timeout"}
+    | {error.type for error in error_types() if error.status not in (400, _GONE, _FAILED)}
 )
 _COUNTED = ("/v1/", "/v2/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -174,10 +174,19 @@ class Metrics:
 class Instrument:
     """ASGI middleware: a request's id, byte limit, headers and count, and a problem for what nobody caught."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        is_draining: Callable[[], bool],
+    ) -> None:
         self.app = app
         self.metrics = metrics
         self.max_body_bytes = max_body_bytes
+        self.body_timeout_s = body_timeout_s
         self.is_draining = is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -201,13 +210,17 @@ class Instrument:
             await send(message)
 
         try:
-            await self.app(scope, _limited(receive, headers, self.max_body_bytes), send_traced)
+            await self.app(
+                scope,
+                limited(receive, headers, max_bytes=self.max_body_bytes, timeout_s=self.body_timeout_s),
+                send_traced,
+            )
         except Exception as error:
             # the message of an unforeseen error may quote the request, so the log gets its kind and place alone
             place = "".join(traceback.format_tb(error.__traceback__))
             _LOG.error("request %s failed: %s\n%s", trace.request_id, type(error).__name__, place)
             if not begun:
-                await problem(error, instance=trace.request_id)(scope, receive, send_traced)
+                await problem(error).response(trace.request_id, path=scope["path"])(scope, receive, send_traced)
         finally:
             if scope["method"] == "POST" and scope["path"].startswith(_COUNTED):
                 self.metrics.request(trace, code=code)
@@ -230,25 +243,3 @@ def _finish(headers: MutableHeaders, trace: Trace, *, is_last: bool) -> None:
         short = {"tokenize": "tok", "forward": "fwd"}
         parts = (f"{short.get(stage, stage)};dur={1000 * seconds:.3f}" for stage, seconds in trace.stages.items())
         headers["server-timing"] = ", ".join(parts)
-
-
-def _limited(receive: Receive, headers: Headers, limit: int) -> Receive:
-    declared = headers.get("content-length", "")
-    declared_bytes = int(declared) if declared.isdecimal() else 0
-    seen = 0
-
-    async def receive_limited() -> Message:
-        nonlocal seen
-        if declared_bytes > limit:
-            raise _too_large(declared_bytes, limit)
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise _too_large(seen, limit)
-        return message
-
-    return receive_limited
-
-
-def _too_large(actual: int, limit: int) -> HTTPException:
-    return BodyTooLarge(actual=actual, limit=limit)

@@ -3,48 +3,30 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic_core import to_json
-from starlette.types import Message
 
-from app import __version__, conllu
+from app import __version__, conllu, exchange
 from app.errors import BundleError, InvalidInput
-from app.metrics import Trace
-from app.problems import MEDIA_TYPE
-from app.schemas import (
-    AnswerSpan,
-    DpRequest,
-    Entity,
-    Label,
-    Model,
-    Models,
-    NerRequest,
-    NliRequest,
-    ParsedWord,
-    PosRequest,
-    Problem,
-    QaRequest,
-    Word,
-)
-from app.schemas import Request as TaskRequest
+from app.openapi import inference, probe, problems, text
+from app.schemas.base import TaskRequest
+from app.schemas.dp import DpRequest, ParsedWord
+from app.schemas.models import Card, LanguageCard, Model, Models
+from app.schemas.ner import Entity, NerRequest
+from app.schemas.nli import Label, NliRequest
+from app.schemas.pos import PosRequest, Word
+from app.schemas.qa import AnswerSpan, QaRequest
+from app.schemas.zero_shot import ZeroShotRequest
 from app.service import Service
-from app.store import Served
 
-_GONE = 499
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-    for code, description in {
-        404: "This language or task is not served.",
-        413: "The body has too many bytes.",
-        422: "The body is not what this task takes, or an input is too long.",
-        500: "The model failed.",
-        503: "Loading, shutting down, or the queue is full; see Retry-After.",
-        504: "The deadline passed.",
-    }.items()
-}
-_LOOKUP_PROBLEMS: dict[int | str, dict[str, Any]] = {code: _PROBLEMS[code] for code in (404, 422, 503)}
+Format = Annotated[Literal["json", "conllu"] | None, Query(description="what to answer with; none: as Accept says")]
+
+_LOOKUP = problems(401, 403, 404, 422, 503)
+
+_MAY_BE_CONLLU = inference(with_conllu=True)
 
 router = APIRouter()
 
@@ -52,19 +34,18 @@ router = APIRouter()
 @router.get("/", include_in_schema=False)
 async def index(request: Request) -> Response:
     """What this is, and where things are."""
-    service = _service(request)
     routes = {"models": "/v1/models", "docs": "/docs", "metrics": "/metrics", "ready": "/readyz", "live": "/livez"}
-    return _json({"name": "bistil", "version": __version__, "routes": routes, "served": service.planned()})
+    return _json({"name": "bistil", "version": __version__, "routes": routes, "served": _service(request).planned()})
 
 
-@router.get("/livez", tags=["operations"])
+@router.get("/livez", tags=["operations"], responses=probe())
 async def livez(request: Request) -> Response:
     """200 while the engines can answer, however busy they are."""
     alive = _service(request).alive
     return _json({"alive": alive}, status=200 if alive else 503)
 
 
-@router.get("/readyz", tags=["operations"])
+@router.get("/readyz", tags=["operations"], responses=probe())
 async def readyz(request: Request) -> Response:
     """200 when every configured model is up; 503 before that and from SIGTERM on."""
     service = _service(request)
@@ -73,7 +54,7 @@ async def readyz(request: Request) -> Response:
     return _json(body, status=200 if service.ready else 503)
 
 
-@router.get("/metrics", tags=["operations"], response_class=Response)
+@router.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     service = _service(request)
@@ -81,20 +62,27 @@ async def metrics(request: Request) -> Response:
     return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/v1/models", tags=["models"], response_model=Models)
+@router.get("/v1/models", tags=["models"], response_model=Models, responses=problems(401))
 async def models(request: Request) -> Response:
     """The models that are up."""
-    return _json({"models": [_model(model).model_dump() for model in _service(request).served]})
+    return _json({"models": [Model.of(model).model_dump() for model in _service(request).served]})
 
 
-@router.get("/v1/{language}/ready", tags=["operations"], responses=_LOOKUP_PROBLEMS)
+@router.get("/v1/{language}/ready", tags=["operations"], responses=probe() | problems(404))
 async def language_ready(language: str, request: Request) -> Response:
     """200 when every configured model of one language is up."""
     is_ready = _service(request).language_ready(language)
     return _json({"ready": is_ready}, status=200 if is_ready else 503)
 
 
-@router.get("/v1/{language}/{task}/card", tags=["models"], responses=_LOOKUP_PROBLEMS)
+@router.get("/v1/{language}/card", tags=["models"], response_model=LanguageCard, responses=_LOOKUP)
+async def language_card(language: str, request: Request) -> Response:
+    """What is known about all models of a language: scores with intervals, the teacher's beside, licence, hashes."""
+    cards = [Card.of(model).model_dump() for model in _service(request).models(language)]
+    return _json({"language": language, "tasks": cards})
+
+
+@router.get("/v1/{language}/{task}/card", tags=["models"], responses=_LOOKUP | text("text/markdown"))
 async def card(language: str, task: str, request: Request) -> Response:
     """The bundle's manifest; its card for people where ``Accept`` asks for ``text/markdown``."""
     model = _service(request).model(language, task)
@@ -107,51 +95,42 @@ async def card(language: str, task: str, request: Request) -> Response:
         raise BundleError("the bundle has no card.md") from error
 
 
-@router.post(
-    "/v1/{language}/ner", tags=["inference"], response_model=list[Entity] | list[list[Entity]], responses=_PROBLEMS
-)
+@router.post("/v1/{language}/ner", response_model=list[Entity] | list[list[Entity]], **inference())
 async def ner(language: str, body: NerRequest, request: Request) -> Response:
     """Named entities, as Hugging Face's token classification."""
-    return await _answer(language, "ner", body, request)
+    return await _answer(request, body, language=language, task="ner")
 
 
-@router.post(
-    "/v1/{language}/pos", tags=["inference"], response_model=list[Word] | list[list[Word]], responses=_PROBLEMS
-)
-async def pos(language: str, body: PosRequest, request: Request) -> Response:
-    """Universal parts of speech, one object a word."""
-    return await _answer(language, "pos", body, request)
+@router.post("/v1/{language}/pos", response_model=list[Word] | list[list[Word]], **_MAY_BE_CONLLU)
+async def pos(language: str, body: PosRequest, request: Request, format: Format = None) -> Response:
+    """Universal parts of speech, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
+    render = body.as_conllu if _wants_conllu(request, format) else None
+    return await _answer(request, body, language=language, task="pos", render=render)
 
 
-@router.post(
-    "/v1/{language}/dp",
-    tags=["inference"],
-    response_model=list[ParsedWord] | list[list[ParsedWord]],
-    responses={**_PROBLEMS, 200: {"content": {conllu.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
-)
-async def dp(
-    language: str, body: DpRequest, request: Request, format: Literal["json", "conllu"] | None = None
-) -> Response:
+@router.post("/v1/{language}/dp", response_model=list[ParsedWord] | list[list[ParsedWord]], **_MAY_BE_CONLLU)
+async def dp(language: str, body: DpRequest, request: Request, format: Format = None) -> Response:
     """A dependency tree a sentence, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
-    wants_conllu = conllu.MEDIA_TYPE in request.headers.get("accept", "") if format is None else format == "conllu"
-    return await _answer(language, "dp", body, request, render=body.conllu if wants_conllu else None)
+    render = body.as_conllu if _wants_conllu(request, format) else None
+    return await _answer(request, body, language=language, task="dp", render=render)
 
 
-@router.post("/v1/{language}/nli", tags=["inference"], response_model=list[list[Label]], responses=_PROBLEMS)
+@router.post("/v1/{language}/nli", response_model=list[list[Label]], **inference())
 async def nli(language: str, body: NliRequest, request: Request) -> Response:
     """Whether one text follows from another, as Hugging Face's text classification."""
-    return await _answer(language, "nli", body, request)
+    return await _answer(request, body, language=language, task="nli")
 
 
-@router.post(
-    "/v1/{language}/qa",
-    tags=["inference"],
-    response_model=AnswerSpan | list[AnswerSpan] | list[list[AnswerSpan]],
-    responses=_PROBLEMS,
-)
+@router.post("/v1/{language}/zero-shot", response_model=list[Label] | list[list[Label]], **inference())
+async def zero_shot(language: str, body: ZeroShotRequest, request: Request) -> Response:
+    """Labels of the client's own, as Hugging Face's zero-shot classification, by the language's model of inference."""
+    return await _answer(request, body, language=language, task="nli")
+
+
+@router.post("/v1/{language}/qa", response_model=AnswerSpan | list[AnswerSpan] | list[list[AnswerSpan]], **inference())
 async def qa(language: str, body: QaRequest, request: Request) -> Response:
     """The span of a context that answers a question, as Hugging Face's question answering."""
-    return await _answer(language, "qa", body, request)
+    return await _answer(request, body, language=language, task="qa")
 
 
 @router.post("/v1/{language}/{task}", include_in_schema=False)
@@ -162,69 +141,28 @@ async def unknown_task(language: str, task: str, request: Request) -> Response:
 
 
 async def _answer(
+    request: Request,
+    body: TaskRequest,
+    *,
     language: str,
     task: str,
-    body: TaskRequest,
-    request: Request,
-    *,
     render: Callable[[Sequence[Any]], str] | None = None,
 ) -> Response:
     """The body's own JSON answer, or the CoNLL-U that ``render`` makes of the predictions."""
-    service = _service(request)
-    trace: Trace = request.state.trace
-    model = service.model(language, task)
-    trace.model = (language, task)
-    trace.stages["parse"] = time.perf_counter() - trace.started
-    trace.headers["x-bistil-model"] = model.name
-    timeout_s = _timeout_s(request, limit=service.settings.timeout_s)
-    work = asyncio.create_task(service.answer(model, body, trace, timeout_s=timeout_s, render=render))
-    gone: asyncio.Future[Message] = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            return Response(status_code=_GONE)
-        payload = work.result()
-    finally:
-        for task_ in (work, gone):
-            task_.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-    trace.headers["x-bistil-windows"] = str(trace.n_windows)
+    payload = await exchange.answer(request, body, language=language, task=task, render=render)
     started = time.perf_counter()
     response = _json(payload) if render is None else Response(payload, media_type=f"{conllu.MEDIA_TYPE}; charset=utf-8")
-    trace.stages["serialize"] = time.perf_counter() - started
+    request.state.trace.stages["serialize"] = time.perf_counter() - started
     return response
 
 
-def _timeout_s(request: Request, *, limit: float) -> float:
-    given = request.headers.get("x-request-timeout-ms")
-    if given is None:
-        return limit
-    if not given.isdecimal() or int(given) == 0:
-        raise InvalidInput("x-request-timeout-ms must be a whole number of milliseconds above 0")
-    return min(int(given) / 1000, limit)
+def _wants_conllu(request: Request, format: str | None) -> bool:
+    return conllu.MEDIA_TYPE in request.headers.get("accept", "") if format is None else format == "conllu"
 
 
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
-
-
-def _model(model: Served) -> Model:
-    manifest = model.bundle.manifest
-    url = f"/v1/{model.language}/{model.task}"
-    return Model(
-        language=model.language,
-        task=model.task,
-        revision=manifest.revision,
-        variant=model.variant.name,
-        precision=model.variant.precision,
-        labels=list(manifest.labels),
-        scores=manifest.scores,
-        licence=manifest.licence,
-        url=url,
-        card=f"{url}/card",
-        sha256=model.sha,
-    )
 
 
 def _json(payload: Any, *, status: int = 200) -> Response:

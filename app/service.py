@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from app.batching import Timing
-from app.errors import BistilError, DeadlineExceeded, EngineError, InputTooLong, InvalidInput, NotReady, NotServed
+from app.errors import BistilError, DeadlineExceeded, EngineError, InputTooLong, NotReady, NotServed, TooManyInputs
 from app.metrics import Metrics, Trace
-from app.schemas import Request
+from app.schemas.base import TaskRequest
 from app.settings import Settings
 from app.store import Location, ModelStore, Served
 
@@ -89,10 +89,21 @@ class Service:
             raise NotReady("the model is still loading", retry_after_seconds=1)
         raise self._not_served()
 
+    def models(self, language: str) -> list[Served]:
+        """The models of a language that are up.
+
+        :raises NotServed: nothing is configured for it.
+        :raises NotReady: none is up yet.
+        """
+        found = [model for model in self.served if model.language == language]
+        if found or self.language_ready(language):
+            return found
+        raise NotReady("no model of this language is up yet", retry_after_seconds=1)
+
     async def answer(
         self,
         model: Served,
-        request: Request,
+        request: TaskRequest,
         trace: Trace,
         *,
         timeout_s: float,
@@ -102,13 +113,18 @@ class Service:
 
         ``render`` makes another body of the predictions than the request's ``answer`` does.
 
-        :raises InvalidInput: too many inputs.
-        :raises InputTooLong: an input has too many characters, or a part that cannot be windowed too many pieces.
+        :raises TooManyInputs: more than the settings allow.
+        :raises InputTooLong: an input has too many characters.
+        :raises TooManyTokens: a part of an input that cannot be windowed has too many pieces.
         :raises DeadlineExceeded: ``timeout_s`` passed; rows still waiting have left the queue.
         """
-        n_characters = self._check(request)
+        n_characters = self._check_texts(request)
         codec = request.adjust(model.codec)
         items = request.items()
+        if len(items) > (limit := self.settings.max_inputs):
+            raise TooManyInputs(
+                f"the request has {len(items)} inputs, more than {limit}", limit=limit, actual=len(items)
+            )
         render = render or request.answer
         encoded = await _timed(
             lambda: [codec.encode(item, model.tokenizer) for item in items], trace, "tokenize", n_characters
@@ -155,11 +171,8 @@ class Service:
         choices = self.planned()
         return NotServed(f"not served here; served are: {', '.join(choices)}", served=choices)
 
-    def _check(self, request: Request) -> int:
+    def _check_texts(self, request: TaskRequest) -> int:
         lengths = [len(text) for text in request.texts()]
-        n_inputs = len(request.inputs) if isinstance(request.inputs, list) else 1
-        if n_inputs > (limit := self.settings.max_inputs):
-            raise InvalidInput(f"the request has {n_inputs} inputs, more than {limit}", limit=limit, actual=n_inputs)
         if (longest := max(lengths)) > (limit := self.settings.max_characters):
             raise InputTooLong(f"an input has {longest} characters, more than {limit}", limit=limit, actual=longest)
         return sum(lengths)

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     timeout_s: float = Field(
         default=30.0, gt=0, description="seconds a request may take (x-request-timeout-ms may lower it)"
     )
+    keys: str = Field(
+        default="", description="API keys by sha256 and languages: 9f86... ha,sw; ... (none: open to all)"
+    )
+    keys_file: str = Field(default="", description="a file of such keys, one a line")
     receive_timeout_s: float = Field(default=10.0, gt=0, description="seconds a client has to send a request")
     stuck_after_s: float = Field(
         default=60.0, gt=0, description="seconds in the engine, with work waiting, after which /livez fails"

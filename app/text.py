@@ -1,13 +1,17 @@
 """Offsets: where the words and sentences of a text are, and spans that a reader would call clean.
 
-Every offset is a half-open range of Unicode code points of the text exactly as received.
+Every offset is a half-open range of Unicode code points of the text exactly as received; ``positions`` gives them in
+another unit.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
+import numpy as np
 import regex
 
 Span = tuple[int, int]
+OffsetUnit = Literal["codepoint", "utf16", "utf8"]
 
 _APOSTROPHES = "'’‘ʼ`"
 _MARKS = r"\p{GCB=Extend}\p{GCB=SpacingMark}\u200d"
@@ -82,6 +86,18 @@ def snap(text: str, spans: Iterable[Span]) -> list[Span]:
             end += 1
         snapped.append((start, end))
     return snapped
+
+
+def positions(text: str, unit: OffsetUnit = "codepoint") -> Sequence[int]:
+    """For each code point of ``text``, and for its end, how many units of ``unit`` come before it."""
+    if unit == "codepoint" or text.isascii():
+        return range(len(text) + 1)
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    sizes = 1 + (points > 0xFFFF).astype(np.int64)
+    if unit == "utf8":
+        sizes += (points > 0x7F).astype(np.int64) + (points > 0x7FF)
+    counted: list[int] = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    return counted
 
 
 def _begins_sentence(text: str, spans: Sequence[Span], index: int, *, first: int) -> bool:

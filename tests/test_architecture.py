@@ -17,9 +17,10 @@ APP_LAYERS = (
     ("tasks", "engines"),
     ("predictor",),
     ("batching",),
-    ("problems", "settings", "store", "conllu", "schemas", "metrics", "shadow"),
+    ("problems", "settings", "store", "conllu", "schemas", "keys", "body", "metrics", "shadow"),
     ("service", "annotate"),
-    ("routes", "server"),
+    ("exchange", "openapi"),
+    ("routes", "open_inference", "server"),
     ("main",),
 )
 """A module of a layer imports from its own layer and those before it."""

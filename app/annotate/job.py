@@ -14,18 +14,11 @@ from app import plugins
 from app.annotate.formats.base import Reader, Writer
 from app.bundle import Bundle
 from app.errors import ConfigError, UnknownChoice
-from app.schemas import (
-    AnswerSpan,
-    DpRequest,
-    Entity,
-    Label,
-    NerRequest,
-    NliRequest,
-    ParsedWord,
-    PosRequest,
-    QaRequest,
-    Word,
-)
+from app.schemas.dp import DpRequest, ParsedWord
+from app.schemas.ner import Entity, NerRequest
+from app.schemas.nli import Label, NliRequest
+from app.schemas.pos import PosRequest, Word
+from app.schemas.qa import AnswerSpan, QaRequest
 
 _FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _PACKAGE = "app.annotate.formats"

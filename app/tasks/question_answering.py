@@ -1,5 +1,6 @@
 """The span of a context that answers a question."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -8,20 +9,25 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from app.bundle import Manifest
-from app.errors import InputTooLong
+from app.errors import TooManyTokens
 from app.rows import Ints, Row, Tensors
 from app.tasks.base import Floats, frame, log_softmax, output, pieces, windows
-from app.text import snap
+from app.text import Span, snap, words
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionItem:
-    """A question about a context; at most ``top_k`` answers of at most ``max_answer_len`` pieces."""
+    """A question about a context; at most ``top_k`` answers of at most ``max_answer_len`` pieces.
+
+    Where it ``may_be_impossible``, "" from 0 to 0 is an answer too; ``whole_words`` widens answers to words.
+    """
 
     question: str
     context: str
     top_k: int = 1
     max_answer_len: int = 30
+    may_be_impossible: bool = False
+    whole_words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,10 @@ class AnswerPrediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionAnswering:
-    """Reads the context in windows and compares the spans of all of them."""
+    """Reads the context in windows and compares the spans of all of them.
+
+    A question may have ``max_question_length`` pieces, and at most so many that a quarter of a row is left.
+    """
 
     per_token: ClassVar[bool] = True
     probe: ClassVar[QuestionItem] = QuestionItem("Kano?", "Kano, Nigeria")
@@ -52,6 +61,7 @@ class QuestionAnswering:
     max_length: int
     stride: int
     pad_id: int
+    max_question_length: int | None = None
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> Self:
@@ -63,16 +73,18 @@ class QuestionAnswering:
     def encode(self, item: QuestionItem, tokenizer: Tokenizer) -> list[Row]:
         """Windows over the context, each with the whole question; only pieces of the context have spans.
 
-        :raises InputTooLong: the question leaves less than a quarter of a row for the context.
+        :raises TooManyTokens: the question is longer than it may be.
         """
         around = frame(tokenizer, pair=True)
         encoding = tokenizer.encode(item.question, add_special_tokens=False)
         question = pieces(encoding, text=item.question).without_places()
         context = pieces(tokenizer.encode(item.context, add_special_tokens=False), text=item.context)
         size = self.max_length - around.n_special
-        limit = size - self.max_length // 4
+        limit = max(size - self.max_length // 4, 1)
+        if self.max_question_length is not None:
+            limit = min(limit, self.max_question_length)
         if len(question) > limit:
-            raise InputTooLong(
+            raise TooManyTokens(
                 f"the question has {len(question)} pieces, more than {limit}", limit=limit, actual=len(question)
             )
         size -= len(question)
@@ -81,10 +93,7 @@ class QuestionAnswering:
 
     def decode(self, item: QuestionItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> AnswerPrediction:
         """The best distinct answers; a span seen in several windows counts once, with its best score."""
-        found = [
-            _candidates(row, values, max_answer_len=item.max_answer_len)
-            for row, values in zip(rows, outputs, strict=True)
-        ]
+        found = [_candidates(row, values, item=item) for row, values in zip(rows, outputs, strict=True)]
         spans = np.concatenate([spans for spans, _ in found]) if found else np.empty((0, 2), np.int64)
         if not len(spans):
             return AnswerPrediction(())
@@ -93,11 +102,14 @@ class QuestionAnswering:
         spans = spans[first]
         best = np.full(len(spans), -np.inf)
         np.maximum.at(best, inverse, logits)
+        if item.may_be_impossible:
+            spans = np.concatenate([spans, [[0, 0]]])
+            best = np.append(best, min(_impossible(row, values) for row, values in zip(rows, outputs, strict=True)))
         scores = np.exp(log_softmax(best))
         order = np.argsort(-scores, kind="stable")[: 4 * item.top_k]
-        answers: dict[tuple[int, int], float] = {}
-        chosen = snap(item.context, [(int(spans[index, 0]), int(spans[index, 1])) for index in order])
-        for span, index in zip(chosen, order, strict=True):
+        chosen = [(int(start), int(end)) for start, end in spans[order]]
+        answers: dict[Span, float] = {}
+        for span, index in zip(_snapped(item, chosen), order, strict=True):
             answers.setdefault(span, float(scores[index]))
         return AnswerPrediction(
             tuple(
@@ -107,26 +119,50 @@ class QuestionAnswering:
         )
 
 
-def _candidates(row: Row, values: Tensors, *, max_answer_len: int) -> tuple[Ints, Floats]:
-    """Every span of at most ``max_answer_len`` pieces, with its log-probability in this window.
+def _snapped(item: QuestionItem, spans: Sequence[Span]) -> list[Span]:
+    """The spans on grapheme boundaries, or around the words they touch."""
+    if not item.whole_words:
+        return snap(item.context, spans)
+    bounds = words(item.context)
+    starts, ends = [start for start, _ in bounds], [end for _, end in bounds]
+    widened = []
+    for start, end in spans:
+        first, last = bisect_right(ends, start), bisect_left(starts, end) - 1
+        is_word = start < end and first <= last
+        widened.append((min(start, starts[first]), max(end, ends[last])) if is_word else (start, end))
+    return snap(item.context, widened)
 
-    Shape: (spans, 2) code points and (spans,). The first piece stands for "not in this window", as in training.
+
+def _candidates(row: Row, values: Tensors, *, item: QuestionItem) -> tuple[Ints, Floats]:
+    """Every span that may be an answer, with its log-probability in this window.
+
+    Shape: (spans, 2) code points and (spans,).
     """
-    start_logits = output(values, "start_logits", shape=(len(row),))
-    end_logits = output(values, "end_logits", shape=(len(row),))
+    starts, ends = _log_probabilities(row, values)
     places = np.flatnonzero(row.spans[:, 0] >= 0)
-    possible = np.concatenate([[0], places])
-    n_ends = max(max_answer_len, 1)
+    n_ends = max(item.max_answer_len, 1)
     first = np.repeat(places, n_ends)
     last = first + np.tile(np.arange(n_ends), len(places))
     inside = np.isin(last, places)
     first, last = first[inside], last[inside]
-    logits = _within(start_logits, possible)[first] + _within(end_logits, possible)[last]
-    return np.stack([row.spans[first, 0], row.spans[last, 1]], axis=1), logits
+    return np.stack([row.spans[first, 0], row.spans[last, 1]], axis=1), starts[first] + ends[last]
 
 
-def _within(logits: Floats, possible: Ints) -> Floats:
-    """Log-probabilities among the ``possible`` positions; the rest is left at minus infinity. Shape: (n,) to (n,)."""
-    result = np.full_like(logits, -np.inf)
-    result[possible] = log_softmax(logits[possible])
-    return result
+def _impossible(row: Row, values: Tensors) -> float:
+    """The log-probability that this window holds no answer."""
+    starts, ends = _log_probabilities(row, values)
+    return float(starts[0] + ends[0])
+
+
+def _log_probabilities(row: Row, values: Tensors) -> tuple[Floats, Floats]:
+    """Of a start and of an end, among the pieces of the context and the first, which stands for "not in this window".
+
+    Shape: (n,) both, minus infinity at the other pieces.
+    """
+    possible = np.concatenate([[0], np.flatnonzero(row.spans[:, 0] >= 0)])
+    found = []
+    for name in ("start_logits", "end_logits"):
+        logits = output(values, name, shape=(len(row),))
+        found.append(np.full_like(logits, -np.inf))
+        found[-1][possible] = log_softmax(logits[possible])
+    return found[0], found[1]

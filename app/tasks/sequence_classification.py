@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from app.bundle import Manifest
-from app.errors import InputTooLong
+from app.errors import TooManyTokens
 from app.rows import Row, Tensors
 from app.tasks.base import frame, log_softmax, output, pieces, windows
+
+Function = Literal["softmax", "sigmoid", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +25,33 @@ class PairItem:
 
 @dataclass(frozen=True, slots=True)
 class ClassPrediction:
-    """The probability of every label, in the labels' order; they sum to 1."""
+    """The logit of every label, in the labels' order."""
 
-    scores: dict[str, float]
+    logits: dict[str, float]
 
     @property
     def label(self) -> str:
         """The most probable label."""
-        return max(self.scores, key=self.scores.__getitem__)
+        return max(self.logits, key=self.logits.__getitem__)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The probability of every label; they sum to 1."""
+        return self.scores_by("softmax")
+
+    def scores_by(self, function: Function) -> dict[str, float]:
+        """The logits under ``function``; only those under softmax sum to 1."""
+        logits = np.asarray(list(self.logits.values()), dtype=np.float64)
+        if function == "softmax":
+            logits = np.exp(log_softmax(logits))
+        elif function == "sigmoid":
+            logits = np.exp(-np.logaddexp(0, -logits))
+        return dict(zip(self.logits, logits.tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceClassification:
-    """A first text longer than a window is read in windows whose log-probabilities are averaged."""
+    """A first text longer than a window is read in windows whose logits are averaged."""
 
     per_token: ClassVar[bool] = False
     probe: ClassVar[PairItem] = PairItem("Hausa", "Kano")
@@ -55,7 +71,7 @@ class SequenceClassification:
     def encode(self, item: PairItem, tokenizer: Tokenizer) -> list[Row]:
         """Windows over ``text``, each with the whole of ``text_pair``.
 
-        :raises InputTooLong: ``text_pair`` leaves less than a quarter of a row for ``text``.
+        :raises TooManyTokens: ``text_pair`` leaves less than a quarter of a row for ``text``.
         """
         around = frame(tokenizer, pair=item.text_pair is not None)
         first = pieces(tokenizer.encode(item.text, add_special_tokens=False), text=item.text)
@@ -66,7 +82,7 @@ class SequenceClassification:
             second = pieces(encoding, text=item.text_pair).without_places()
             limit = size - self.max_length // 4
             if len(second) > limit:
-                raise InputTooLong(
+                raise TooManyTokens(
                     f"text_pair has {len(second)} pieces, more than {limit}", limit=limit, actual=len(second)
                 )
             size -= len(second)
@@ -74,7 +90,6 @@ class SequenceClassification:
         return [around.row(first.cut(start, end), second) for start, end in cuts]
 
     def decode(self, item: PairItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> ClassPrediction:
-        """The normalised geometric mean of the windows' probabilities."""
+        """The mean of the windows' logits, under which probabilities are their normalised geometric mean."""
         logits = np.stack([output(values, "logits", shape=(len(self.labels),)) for values in outputs])
-        probabilities = np.exp(log_softmax(log_softmax(logits).mean(axis=0)))
-        return ClassPrediction(dict(zip(self.labels, probabilities.tolist(), strict=True)))
+        return ClassPrediction(dict(zip(self.labels, logits.mean(axis=0).tolist(), strict=True)))

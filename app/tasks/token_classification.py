@@ -1,6 +1,6 @@
 """One label a word: named entities, parts of speech."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -8,11 +8,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from app.bundle import Manifest
-from app.rows import Row, Tensors
+from app.rows import Ints, Row, Tensors
 from app.tasks.base import Floats, first_pieces, frame, log_softmax, output, windows, word_pieces
 from app.text import Span, trim, words
 
-Strategy = Literal["simple", "first", "average", "max"]
+Pooling = Literal["first", "average", "max"]
 OUTSIDE = "O"
 _UNKNOWN = "X"
 
@@ -55,7 +55,11 @@ class TokenPrediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenClassification:
-    """Scores a word at its first piece; a word in several windows is answered where it has most context."""
+    """A word in several windows is answered where it has most context.
+
+    ``pooling`` says which pieces of a word are read: the first, on which models are trained; all, with their
+    probabilities averaged; or the one of the surest label.
+    """
 
     per_token: ClassVar[bool] = True
     probe: ClassVar[TokenItem] = TokenItem("Hausa (2024)")
@@ -64,6 +68,7 @@ class TokenClassification:
     max_length: int
     stride: int
     pad_id: int
+    pooling: Pooling = "first"
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> Self:
@@ -97,16 +102,28 @@ class TokenClassification:
             logits = output(values, "logits", shape=(len(row), len(self.labels)))
             places, context = first_pieces(row, opens=index == 0, closes=index == len(rows) - 1)
             better = context > most_context[row.words[places]]
-            places, context = places[better], context[better]
-            answered = row.words[places]
-            most_context[answered] = context
-            probabilities[answered] = np.exp(log_softmax(logits[places]))
-            best[answered] = logits[places].argmax(axis=-1)
+            answered = row.words[places[better]]
+            most_context[answered] = context[better]
+            probabilities[answered] = np.exp(self._pooled(logits, row, places)[better])
+            best[answered] = probabilities[answered].argmax(axis=-1)
         tags = (
             Tag(start, end, self.labels[label], float(probabilities[word, label]))
             for word, ((start, end), label) in enumerate(zip(spans, best, strict=True))
         )
         return TokenPrediction(tuple(tags), probabilities)
+
+    def _pooled(self, logits: Floats, row: Row, places: Ints) -> Floats:
+        """Log-probabilities of the words that begin at ``places``. Shape: (n, labels), (words,) to (words, labels)."""
+        if self.pooling == "first":
+            return log_softmax(logits[places])
+        end = np.flatnonzero(row.words >= 0)[-1] + 1
+        ends = np.append(places[1:], end)
+        logs = log_softmax(logits[:end])
+        if self.pooling == "average":
+            means: Floats = np.add.reduceat(np.exp(logs), places) / (ends - places)[:, np.newaxis]
+            return np.log(means)
+        surest = logs.max(axis=-1)
+        return logs[[start + surest[start:stop].argmax() for start, stop in zip(places, ends, strict=True)]]
 
     def _fallback(self) -> int:
         for label in (OUTSIDE, _UNKNOWN):
@@ -115,29 +132,26 @@ class TokenClassification:
         return 0
 
 
-def entities(text: str, prediction: TokenPrediction, *, strategy: Strategy = "simple") -> list[Entity]:
-    """Group BIO tags into entities; an I- that continues nothing begins an entity, and plain labels group by equality.
+def entities(text: str, prediction: TokenPrediction, *, ignore: Container[str] = (OUTSIDE,)) -> list[Entity]:
+    """Neighbouring words of one kind; B- begins an entity, as does an I- that continues nothing.
 
-    The score is the mean over the words (``simple``, ``average``), the first word's, or the highest.
+    Kinds to ``ignore`` are left out. The score is the mean over the words.
     """
     found = []
     for group in _groups(prediction.words):
-        scores = [tag.score for tag in group]
-        score = {"first": scores[0], "max": max(scores)}.get(strategy, sum(scores) / len(scores))
-        start, end = trim(text, group[0].start, group[-1].end)
-        found.append(Entity(_kind(group[0].label), start, end, score))
+        if (kind := _kind(group[0].label)) not in ignore:
+            start, end = trim(text, group[0].start, group[-1].end)
+            found.append(Entity(kind, start, end, sum(tag.score for tag in group) / len(group)))
     return found
 
 
 def _groups(tags: Sequence[Tag]) -> Iterator[list[Tag]]:
     group: list[Tag] = []
     for tag in tags:
-        continues = group and not tag.label.startswith("B-") and _kind(tag.label) == _kind(group[-1].label)
-        if group and not continues:
+        if group and (tag.label.startswith("B-") or _kind(tag.label) != _kind(group[-1].label)):
             yield group
             group = []
-        if tag.label != OUTSIDE:
-            group.append(tag)
+        group.append(tag)
     if group:
         yield group
 

@@ -1,4 +1,4 @@
-"""The command itself, in a process of its own, and the Hugging Face client against it."""
+"""The command itself, in a process of its own."""
 
 import json
 import shutil
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import InferenceClient
 
 from app.main import main
 from tests.app import tiny
@@ -30,35 +29,6 @@ def test_lang_limits_what_is_served(server: Running) -> None:
     models = httpx2.get(f"{server.url}/v1/models").json()["models"]
     assert [model["task"] for model in models] == ["dp", "ner", "nli", "pos", "qa"]
     assert httpx2.post(f"{server.url}/v1/sw/ner", json={"inputs": "a"}).status_code == 404
-
-
-def test_hugging_face_client_ner(server: Running) -> None:
-    client = InferenceClient(model=f"{server.url}/v1/ha/ner", token="hf_x")
-    found = client.token_classification(tiny.SENTENCE, aggregation_strategy="simple")
-    assert [(entity.entity_group, entity.word, entity.start, entity.end) for entity in found] == [
-        ("PER", "Bola Tinubu", 0, 11),
-        ("LOC", "Kano", 26, 30),
-    ]
-    tags = client.token_classification(tiny.SENTENCE, aggregation_strategy="none")
-    assert [(tag["entity"], tag.word) for tag in tags] == [("B-PER", "Bola"), ("I-PER", "Tinubu"), ("B-LOC", "Kano")]
-
-
-def test_hugging_face_client_nli(server: Running) -> None:
-    client = InferenceClient(model=f"{server.url}/v1/ha/nli")
-    found = client.text_classification("yara suna wasa", top_k=3)
-    assert found[0].label == "contradiction"
-    assert len(found) == 3
-
-
-def test_hugging_face_client_qa(server: Running) -> None:
-    client = InferenceClient(model=f"{server.url}/v1/ha/qa")
-    context = "yara suna wasa da Bola Tinubu a gida"
-    found = client.question_answering(question="Ina yara?", context=context)
-    best = found[0] if isinstance(found, list) else found
-    assert best.answer == context[best.start : best.end] == "Bola Tinubu"
-    several = client.question_answering(question="Ina yara?", context=context, top_k=2)
-    assert isinstance(several, list)
-    assert several[0].answer == "Bola Tinubu"
 
 
 def test_sigterm_turns_readiness_off_and_answers_every_request_of_the_drain(store: Path) -> None:

@@ -81,6 +81,13 @@ def test_dp_as_conllu(client: TestClient, path: str, headers: dict[str, str]) ->
     assert {len(row) for row in rows} == {1, 10}
 
 
+def test_pos_as_conllu(client: TestClient) -> None:
+    body = {"inputs": "Bola isa. 👍 Kano", "parameters": {"offset_unit": "utf16"}}
+    lines = client.post("/v1/ha/pos?format=conllu", json=body).text.splitlines()
+    assert lines[3] == "1\tBola\t_\tPROPN\t_\t_\t_\t_\t_\tTokenRange=0:4"
+    assert lines[-2] == "2\tKano\t_\tPROPN\t_\t_\t_\t_\t_\tTokenRange=13:17"
+
+
 def test_a_format_there_is_none_of_is_refused(client: TestClient) -> None:
     problem(client.post("/v1/ha/dp?format=xml", json={"inputs": "a"}), 422, "invalid-input")
     response = client.post("/v1/ha/dp?format=json", json={"inputs": "a"}, headers={"accept": "text/x-conllu"})
@@ -150,8 +157,15 @@ def test_fields_at_fault_are_pointed_at(client: TestClient) -> None:
         "/parameters/stride",
         "/?",
     ]
+    assert faults[2]["known"] == ["inputs", "parameters"]
+    body = {"inputs": "a", "parameters": {"agregation_strategy": "none"}}
+    (fault,) = problem(client.post("/v1/ha/ner", json=body), 422, "invalid-input")["errors"]
+    assert (fault["pointer"], fault["near"]) == ("/parameters/agregation_strategy", ["aggregation_strategy"])
+    body = {"inputs": [{"text": "a", "text_pear": "b"}]}
+    (fault,) = problem(client.post("/v1/ha/nli", json=body), 422, "invalid-input")["errors"]
+    assert (fault["pointer"], fault["near"][0]) == ("/inputs/0/text_pear", "text_pair")
     faults = problem(client.post("/v1/ha/nli", json={"inputs": [SECRET, 3]}), 422, "invalid-input")["errors"]
-    assert {fault["pointer"] for fault in faults} == {"/inputs", "/inputs/1"}
+    assert [fault["pointer"] for fault in faults] == ["/inputs/1"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"inputs": "\xff"}', b"[" * 5000, b"null", b'"Bola"'])
@@ -174,7 +188,7 @@ def test_three_limits_are_three_problems(serve: Serve) -> None:
     chunks = iter([b'{"inputs": "', b"a" * 600, b'"}'])
     headers = {"content-type": "application/json"}
     problem(client.post("/v1/ha/ner", content=chunks, headers=headers), 413, "body-too-large")
-    body = problem(client.post("/v1/ha/ner", json={"inputs": ["a"] * 4}), 422, "invalid-input")
+    body = problem(client.post("/v1/ha/ner", json={"inputs": ["a"] * 4}), 422, "too-many-inputs")
     assert (body["limit"], body["actual"]) == (3, 4)
     body = problem(client.post("/v1/ha/ner", json={"inputs": "a" * 51}), 422, "input-too-long")
     assert (body["limit"], body["actual"]) == (50, 51)
@@ -182,7 +196,8 @@ def test_three_limits_are_three_problems(serve: Serve) -> None:
 
 def test_a_question_that_fits_no_window_is_too_long(client: TestClient) -> None:
     inputs = {"question": SECRET * 20, "context": "Kano"}
-    problem(client.post("/v1/ha/qa", json={"inputs": inputs}), 422, "input-too-long")
+    body = problem(client.post("/v1/ha/qa", json={"inputs": inputs}), 422, "too-many-tokens")
+    assert body["limit"] < body["actual"]
 
 
 def test_a_deadline_that_passes_is_a_504(serve: Serve, store: Any) -> None:
@@ -216,6 +231,16 @@ def test_a_card_is_for_programs_and_for_people(client: TestClient) -> None:
     response = client.get("/v1/ha/ner/card", headers={"accept": "text/markdown"})
     assert response.text == "# ha ner\n"
     assert response.headers["content-type"].startswith("text/markdown")
+
+
+def test_a_language_has_a_card_of_all_its_tasks(client: TestClient) -> None:
+    card = client.get("/v1/ha/card").json()
+    assert card["language"] == "ha"
+    assert [part["task"] for part in card["tasks"]] == ["dp", "ner", "nli", "pos", "qa"]
+    assert card["tasks"][1]["scores"] == {"student": {"f1": 50.0}}
+    assert card["tasks"][1]["licence"] == "CC0-1.0"
+    assert set(card["tasks"][1]["files"]) == {"card.md", "model.onnx", "tokenizer.json"}
+    problem(client.get("/v1/xx/card"), 404, "not-served")
 
 
 def test_probes_and_index(client: TestClient) -> None:

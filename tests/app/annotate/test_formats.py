@@ -10,7 +10,8 @@ import pytest
 from app.annotate.formats import base, jsonl, text
 from app.annotate.formats.base import Batch, Chunk, Fault, Lines, Reader
 from app.errors import ConfigError, DataError
-from app.schemas import AnswerSpan, Entity
+from app.schemas.ner import Entity
+from app.schemas.qa import AnswerSpan
 
 
 def read_all(reader: Reader, *, start: int = 0, first: int = 0) -> list[Any]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.rows import Tensors
-from app.tasks.token_classification import Tag, TokenClassification, TokenItem, TokenPrediction, entities
+from app.tasks.token_classification import Pooling, Tag, TokenClassification, TokenItem, TokenPrediction, entities
 from tests.app import tiny
 
 LABELS = tiny.NER_LABELS
@@ -107,10 +107,28 @@ def test_entities_by_hand(labels: tuple[str, ...], expected: list[tuple[str, int
     assert [(entity.label, entity.start, entity.end) for entity in found] == expected
 
 
-def test_strategies_differ_in_their_score() -> None:
-    prediction = tags("B-PER", "I-PER", "I-PER", scores=(0.2, 0.9, 0.4))
-    scores = {
-        strategy: entities("a b c", prediction, strategy=strategy)[0].score
-        for strategy in ("simple", "first", "average", "max")
-    }
-    assert scores == pytest.approx({"simple": 0.5, "first": 0.2, "average": 0.5, "max": 0.9})
+def test_an_entity_has_the_mean_score_of_its_words() -> None:
+    (entity,) = entities("a b c", tags("B-PER", "I-PER", "I-PER", scores=(0.2, 0.9, 0.4)))
+    assert entity.score == pytest.approx(0.5)
+
+
+def test_kinds_to_ignore_are_the_callers_choice() -> None:
+    found = entities("a b c d", tags("O", "O", "B-PER", "B-LOC"), ignore=("PER",))
+    assert [(entity.label, entity.start, entity.end) for entity in found] == [("O", 0, 3), ("LOC", 6, 7)]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("first", (0.6, 0.3, 0.1)), ("average", (0.35, 0.5, 0.15)), ("max", (0.1, 0.7, 0.2))],
+)
+def test_a_word_is_read_at_its_first_piece_at_all_or_at_the_surest(
+    pooling: Pooling, expected: tuple[float, float, float]
+) -> None:
+    item = TokenItem("ab Kano", words=((0, 2), (3, 7)))
+    task = TokenClassification(labels=("O", "A", "B"), max_length=64, stride=8, pad_id=0, pooling=pooling)
+    (row,) = task.encode(item, tiny.bert())
+    assert row.words.tolist() == [-1, 0, 0, 1, -1]
+    chances = np.array([[0.9, 0.05, 0.05], [0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.2, 0.3, 0.5], [0.9, 0.05, 0.05]])
+    prediction = task.decode(item, [row], [{"logits": np.log(chances)}])
+    np.testing.assert_allclose(prediction.probabilities, [expected, (0.2, 0.3, 0.5)])
+    assert [tag.label for tag in prediction.words] == [("O", "A", "B")[int(np.argmax(expected))], "B"]

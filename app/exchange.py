@@ -1,0 +1,59 @@
+"""One request's way from HTTP to the service and back, the same for every task and protocol."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import Request
+from starlette.types import Message
+
+from app.errors import ClientGone, InvalidInput
+from app.metrics import Trace
+from app.schemas.base import TaskRequest
+from app.service import Service
+
+
+async def answer(
+    request: Request,
+    body: TaskRequest,
+    *,
+    language: str,
+    task: str,
+    render: Callable[[Sequence[Any]], Any] | None = None,
+) -> Any:
+    """What ``render``, or else the body's ``answer``, makes of the predictions; extras go into the trace's headers.
+
+    :raises ClientGone: nobody waits for the answer any more; what had not begun was dropped.
+    :raises NotServed: there is no such model.
+    :raises InvalidInput: the header x-request-timeout-ms is no number of milliseconds.
+    """
+    service: Service = request.app.state.service
+    trace: Trace = request.state.trace
+    model = service.model(language, task)
+    trace.model = (language, task)
+    trace.stages["parse"] = time.perf_counter() - trace.started
+    trace.headers["x-bistil-model"] = model.name
+    timeout_s = _timeout_s(request, limit=service.settings.timeout_s)
+    work = asyncio.create_task(service.answer(model, body, trace, timeout_s=timeout_s, render=render))
+    gone: asyncio.Future[Message] = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGone("the client closed its connection before its answer was there")
+        payload = work.result()
+    finally:
+        for waiting in (work, gone):
+            waiting.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+    trace.headers["x-bistil-windows"] = str(trace.n_windows)
+    return payload
+
+
+def _timeout_s(request: Request, *, limit: float) -> float:
+    given = request.headers.get("x-request-timeout-ms")
+    if given is None:
+        return limit
+    if not given.isdecimal() or int(given) == 0:
+        raise InvalidInput("x-request-timeout-ms must be a whole number of milliseconds above 0")
+    return min(int(given) / 1000, limit)

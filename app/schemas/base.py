@@ -1,0 +1,113 @@
+"""What the requests of all tasks share. An unknown field or a value of another type is an error, never a guess."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from app.text import OffsetUnit
+
+
+def _paired(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half of a surrogate pair") from None
+    return text
+
+
+def kind(value: Any) -> str | None:
+    """Which branch of a union of a text, an object and a list a value is for, so that an error is told of one alone."""
+    if isinstance(value, str):
+        return "<text>"
+    return "<list>" if isinstance(value, list) else "<object>" if isinstance(value, dict | BaseModel) else None
+
+
+TAGS = ("<text>", "<object>", "<list>")
+Json = Any
+Text = Annotated[str, AfterValidator(_paired)]
+Texts = Annotated[list[Text], Field(min_length=1)]
+OneOrMoreTexts = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<list>")],
+    Discriminator(kind, custom_error_type="no_input", custom_error_message="should be a text or a list of texts"),
+]
+
+
+class Closed(BaseModel):
+    """Something a client sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class OffsetParameters(Closed):
+    """``offset_unit`` is what ``start`` and ``end`` count: code points, or UTF-16 or UTF-8 code units."""
+
+    offset_unit: OffsetUnit = "codepoint"
+
+
+class StrideParameters(OffsetParameters):
+    """``stride`` is how many pieces neighbouring windows of a long text share."""
+
+    stride: int | None = Field(default=None, ge=0)
+
+
+class TaskRequest(Closed):
+    """One input or a list of them. A task says which texts an input has, what item it is and what answers it."""
+
+    inputs: Any
+
+    @property
+    def values(self) -> list[Any]:
+        """The inputs, as a list also where there is one alone."""
+        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
+
+    def texts(self) -> Iterator[str]:
+        """Every text of the request."""
+        for value in self.values:
+            yield from self.texts_of(value)
+
+    def items(self) -> list[Any]:
+        """The items of all inputs, in order."""
+        return [self.item(value) for value in self.values]
+
+    def answer(self, predictions: Sequence[Any]) -> Json:
+        """The response body: one input's answer, or the list of them for a list."""
+        answers = [self.render(*pair) for pair in zip(self.values, predictions, strict=True)]
+        return answers if isinstance(self.inputs, list) else answers[0]
+
+    def adjust(self, codec: Any) -> Any:
+        """The bundle's codec with this request's parameters."""
+        changes = self.changes(codec)
+        return dataclasses.replace(codec, **changes) if changes else codec
+
+    def changes(self, codec: Any) -> dict[str, Any]:
+        """The codec's fields that this request sets otherwise."""
+        return {}
+
+    def texts_of(self, value: Any) -> Iterator[str]:
+        """The texts of one input."""
+        raise NotImplementedError
+
+    def item(self, value: Any) -> Any:
+        """What the codec reads for one input."""
+        raise NotImplementedError
+
+    def render(self, value: Any, prediction: Any) -> Json:
+        """The answer to one input."""
+        raise NotImplementedError
+
+
+class TextRequest(TaskRequest):
+    """One text, or several."""
+
+    inputs: OneOrMoreTexts
+    parameters: StrideParameters = StrideParameters()
+
+    def changes(self, codec: Any) -> dict[str, Any]:
+        """The stride, where one is given."""
+        return {} if self.parameters.stride is None else {"stride": self.parameters.stride}
+
+    def texts_of(self, value: str) -> Iterator[str]:
+        """The text itself."""
+        yield value
