@@ -68,7 +68,7 @@ async def models(request: Request) -> Response:
     return _json({"models": [Model.of(model).model_dump() for model in _service(request).served]})
 
 
-@router.get("/v1/{language}/ready", tags=["operations"], responses=probe() | problems(404))
+@router.get("/v1/{language}/ready", tags=["operations"], responses=probe() | problems(404, 422))
 async def language_ready(language: str, request: Request) -> Response:
     """200 when every configured model of one language is up."""
     is_ready = _service(request).language_ready(language)

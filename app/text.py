@@ -26,11 +26,13 @@ _WORD = regex.compile(
     (?: {_LETTER} )+
     (?: (?: [{_APOSTROPHES}{_HYPHENS}.·] | (?<=\p{{N}})[,:/](?=\p{{N}}) ) (?: {_LETTER} )+ )*
     | \p{{Han}}[{_MARKS}]*
-    | (?![\s\p{{Cc}}\p{{Cs}}\p{{Zl}}\p{{Zp}}\u200b-\u200f\u2060\ufeff]) \X
+    | (?![\s\p{{Cc}}\p{{Cs}}\p{{Zl}}\p{{Zp}}\u200b\u200e\u200f\u2060\ufeff]) (?![\u200c\u200d]++(?![{_MARKS}]))
+      (?: \p{{GCB=Prepend}}+(?=\s) | \X )
     """,
     regex.VERBOSE | regex.VERSION1,
 )
 _GRAPHEME = regex.compile(r"\X")
+_SPACE = regex.compile(r"\s+")
 _TERMINAL = regex.compile(r"[\p{Sentence_Terminal}…]")
 _CLOSER = regex.compile(r"[\p{Pe}\p{Pf}\"']")
 _BLANK_LINE = regex.compile(r"\R[^\S\r\n]*\R|\p{Zp}")
@@ -70,15 +72,17 @@ def trim(text: str, start: int, end: int) -> Span:
 
 
 def snap(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Each span trimmed of white space, then widened to the grapheme clusters it touches."""
+    """Each span trimmed of white space, then widened to the grapheme clusters it touches.
+
+    White space is always a boundary, also where a mark without a letter follows it.
+    """
     trimmed = [trim(text, start, end) for start, end in spans]
     if text.isascii():
         return trimmed
-    starts = set()
+    starts = {match.start() for match in _GRAPHEME.finditer(text)} | {len(text)}
+    for match in _SPACE.finditer(text):
+        starts.update(match.span())
     snapped = []
-    for match in _GRAPHEME.finditer(text):
-        starts.add(match.start())
-    starts.add(len(text))
     for start, end in trimmed:
         while start not in starts:
             start -= 1

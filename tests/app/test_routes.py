@@ -153,8 +153,8 @@ def test_fields_at_fault_are_pointed_at(client: TestClient) -> None:
     body = {"inputs": SECRET, "parameters": {"aggregation_strategy": SECRET, "stride": -1}, SECRET: 1}
     faults = problem(client.post("/v1/ha/ner", json=body), 422, "invalid-input")["errors"]
     assert [fault["pointer"] for fault in faults] == [
-        "/parameters/aggregation_strategy",
         "/parameters/stride",
+        "/parameters/aggregation_strategy",
         "/?",
     ]
     assert faults[2]["known"] == ["inputs", "parameters"]

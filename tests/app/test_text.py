@@ -56,6 +56,21 @@ def test_trim_drops_white_space_at_both_ends() -> None:
     assert trim("   ", 1, 3) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" \u0e31a", [(1, 2), (2, 3)]),
+        ("a \u0301 b", [(0, 1), (2, 3), (4, 5)]),
+        ("\u0600 x", [(0, 1), (2, 3)]),
+        ("\u200d\u0301", [(0, 2)]),
+        ("\u200d", []),
+    ],
+)
+def test_marks_without_letters_are_words_without_white_space(text: str, expected: list[tuple[int, int]]) -> None:
+    assert [*words(text)] == expected
+    assert snap(text, expected) == expected
+
+
 def test_snap_widens_to_the_clusters_it_touches() -> None:
     text = "Tinu\u0301bu\u0301 👩\u200d👧"
     assert snap(text, [(0, 7), (4, 7), (9, 10)]) == [(0, 8), (3, 8), (9, 12)]
