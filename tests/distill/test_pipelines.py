@@ -37,8 +37,9 @@ def model_of(teacher: Path, kind: Any, task: str) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(teacher, id2label=labels, label2id={name: k for k, name in labels.items()})
     model: PreTrainedModel = kind.from_pretrained(teacher, config=config)
     with torch.no_grad():
-        model.get_submodule("classifier").weight *= 60
-    return model.eval()
+        model.get_parameter("classifier.weight").mul_(60)
+    model.eval()
+    return model
 
 
 def answer(model: PreTrainedModel, teacher: Path, task: str, request: TaskRequest) -> Any:
