@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.from_flags(argv)
         store = ModelStore(settings.store, cache=settings.cache_folder)
-        if not store.remote:
+        if not store.is_remote:
             store.find(languages=settings.lang, tasks=settings.tasks)
         app = create_app(settings)
     except BistilError as error:

@@ -1,24 +1,21 @@
 """ModelStore: which bundles there are under a root, how to get one here and how to bring it up."""
 
-import hashlib
 import resource
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import fsspec
 from tokenizers import Tokenizer
 
 from app.batching import Batcher
-from app.bundle import MANIFEST, Bundle, Variant, revisions
+from app.bundle import MANIFEST, Bundle, Variant
 from app.engines.base import Engine
-from app.errors import BundleError, ConfigError, MissingExtra, UnknownChoice
+from app.errors import BundleError, ConfigError, UnknownChoice
 from app.microbatches import measure
 from app.predictor import Predictor, codec, open_engine
+from app.remote import Remote
 from app.settings import Settings
 from app.tasks.base import Task
 
@@ -76,8 +73,12 @@ class ModelStore:
 
     def __init__(self, root: str, *, cache: Path) -> None:
         self.root = root.rstrip("/")
-        self.remote = "://" in root
-        self.cache = cache
+        self._remote = Remote(self.root, cache=cache) if "://" in root else None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether bundles have to be fetched."""
+        return self._remote is not None
 
     def find(self, *, languages: Sequence[str] = (), tasks: Sequence[str] = ()) -> list[Location]:
         """The highest revision of every language and task asked for; no filter means all.
@@ -85,7 +86,9 @@ class ModelStore:
         :raises ConfigError: the store is not there or holds no bundle.
         :raises UnknownChoice: the store has no bundle of a language, or none of a task.
         """
-        locations = self._list_remote() if self.remote else self._list_local()
+        places = self._places() if self._remote is None else self._remote.places()
+        parts = [place.split("/") for place in places]
+        locations = [Location(language, task, int(number)) for language, task, number in parts if number.isdecimal()]
         newest = {(location.language, location.task): location for location in sorted(locations)}
         if not newest:
             raise ConfigError(f"no bundle under {self.root}: expected <language>/<task>/<revision>/{MANIFEST}")
@@ -95,24 +98,11 @@ class ModelStore:
         return [item for item in found if not tasks or item.task in tasks]
 
     def fetch(self, location: Location) -> Path:
-        """The bundle's folder on this machine, downloaded to the cache where the store is remote.
+        """The bundle's folder on this machine, fetched to the cache where the store is remote.
 
-        :raises BundleError: the download failed; nothing half-written is left.
+        :raises BundleError: it cannot be fetched; nothing half-written is left.
         """
-        if not self.remote:
-            return Path(self.root) / location.path
-        target = self.cache / hashlib.sha256(self.root.encode()).hexdigest()[:16] / location.path
-        if target.is_dir():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
-            try:
-                files, root = _filesystem(self.root)
-                files.get(f"{root}/{location.path}", f"{incoming}/bundle", recursive=True)
-                Path(incoming, "bundle").rename(target)
-            except OSError as error:
-                raise BundleError(f"{self.root}/{location.path} cannot be fetched: {error}") from error
-        return target
+        return Path(self.root) / location.path if self._remote is None else self._remote.fetch(location.path)
 
     def open(self, location: Location, settings: Settings) -> Served:
         """Fetch, verify, load and answer one item, so that the first request finds everything warm.
@@ -124,8 +114,8 @@ class ModelStore:
         try:
             bundle = Bundle.open(folder)
         except BundleError:
-            if self.remote:
-                shutil.rmtree(folder, ignore_errors=True)
+            if self._remote is not None:
+                self._remote.forget(folder)
             raise
         manifest = bundle.manifest
         if Location(manifest.language, manifest.task, manifest.revision) != location:
@@ -155,27 +145,13 @@ class ModelStore:
             resident_bytes=None if resident_before is None else max((resident_bytes() or 0) - resident_before, 0),
         )
 
-    def _list_local(self) -> list[Location]:
+    def _places(self) -> list[str]:
         root = Path(self.root)
         if not root.is_dir():
             raise ConfigError(
                 f"the store {self.root} is not a folder: expected <language>/<task>/<revision>/{MANIFEST}"
             )
-        return [
-            Location(task.parent.name, task.name, revision)
-            for task in sorted(root.glob("*/*/"))
-            for revision in revisions(task)
-            if (task / str(revision) / MANIFEST).is_file()
-        ]
-
-    def _list_remote(self) -> list[Location]:
-        files, root = _filesystem(self.root)
-        try:
-            paths = [PurePosixPath(path) for path in files.glob(f"{root}/*/*/*/{MANIFEST}")]
-        except OSError as error:
-            raise ConfigError(f"the store {self.root} cannot be listed: {error}") from error
-        found = ((path.parts[-4], path.parts[-3], path.parts[-2]) for path in paths)
-        return [Location(language, task, int(number)) for language, task, number in found if number.isdecimal()]
+        return ["/".join(path.parts[-4:-1]) for path in sorted(root.glob(f"*/*/*/{MANIFEST}"))]
 
 
 def resident_bytes() -> int | None:
@@ -185,14 +161,6 @@ def resident_bytes() -> int | None:
     except OSError:
         return None
     return pages * resource.getpagesize()
-
-
-def _filesystem(root: str) -> tuple[Any, str]:
-    try:
-        files, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError) as error:
-        raise MissingExtra(f"the store {root} needs an fsspec driver that is not installed: {error}") from error
-    return files, str(path).rstrip("/")
 
 
 def _check(what: str, wanted: Sequence[str], choices: set[str]) -> None:

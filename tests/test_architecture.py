@@ -17,7 +17,7 @@ APP_LAYERS = (
     ("tasks", "engines"),
     ("predictor",),
     ("batching",),
-    ("problems", "settings", "store", "conllu", "schemas", "keys", "body", "metrics", "shadow"),
+    ("problems", "settings", "remote", "store", "conllu", "schemas", "keys", "body", "metrics", "shadow"),
     ("service", "annotate"),
     ("exchange", "openapi"),
     ("routes", "open_inference", "server"),

@@ -31,7 +31,7 @@ class Running:
 
 
 @contextmanager
-def running(store: Path, *flags: str, program: Sequence[str] = ("-m", "app.main")) -> Iterator[Running]:
+def running(store: Path | str, *flags: str, program: Sequence[str] = ("-m", "app.main")) -> Iterator[Running]:
     """``bistil-serve`` on a free port; the context waits until it listens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BISTIL_")}
     command = [sys.executable, *program, "--store", str(store), "--port", "0", "--threads", "1", *flags]
