@@ -53,8 +53,14 @@ languages with layout shared, else one a language.
 {{- $variables := dict "BISTIL_HOST" "0.0.0.0" "BISTIL_PORT" "8000" "BISTIL_CACHE" "/cache" "BISTIL_LANG" (join "," .server.languages) -}}
 {{- if $store.url -}}
 {{- $_ := set $variables "BISTIL_STORE" $store.url -}}
+{{- if hasPrefix "hf://" $store.url -}}
+{{- $_ := set $variables "HF_HUB_OFFLINE" "0" -}}
+{{- end -}}
 {{- else if or $store.existingClaim $store.create -}}
 {{- $_ := set $variables "BISTIL_STORE" "/store" -}}
+{{- end -}}
+{{- if $values.apiKeys.existingSecret -}}
+{{- $_ := set $variables "BISTIL_KEYS_FILE" "/etc/bistil/keys" -}}
 {{- end -}}
 {{- if $values.gpu.enabled -}}
 {{- $_ := set $variables "BISTIL_DEVICE" "cuda" -}}

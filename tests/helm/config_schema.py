@@ -10,7 +10,7 @@ from typing import Any
 from app.settings import Settings
 
 SCHEMA = Path(__file__).parents[2] / "helm" / "values.schema.json"
-OF_THE_CHART = frozenset({"lang", "host", "port", "store", "cache"})
+OF_THE_CHART = frozenset({"lang", "host", "port", "store", "cache", "keys", "keys_file"})
 """Settings that follow from other values of the chart."""
 
 

@@ -1,12 +1,15 @@
 """What the chart makes, compared with the server that runs in it and with nodes that it runs on."""
 
+import hashlib
+import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from app.main import create_app
 from app.settings import Settings
@@ -234,6 +237,24 @@ def test_the_helm_test_may_come_in_where_others_may_not() -> None:
     assert allowed == [True]
 
 
+def test_keys_are_read_from_the_secrets_volume() -> None:
+    (pod,) = server_pods(render(example("object-store")))
+    (container,) = pod["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    (item,) = volumes["keys"]["secret"]["items"]
+    assert environment(pod)["BISTIL_KEYS_FILE"] == f"{mounts['keys']['mountPath']}/{item['path']}"
+    assert mounts["keys"]["readOnly"] is True
+    assert volumes["keys"]["secret"]["secretName"] == "api-keys"
+
+
+@pytest.mark.parametrize(("url", "offline"), [("s3://a/b", None), ("hf://models/a/b", "0")])
+def test_only_a_store_on_the_hub_makes_the_hub_known(url: str, offline: str | None) -> None:
+    (pod,) = server_pods(render({"modelStore": {"url": url}}))
+    assert environment(pod)["BISTIL_STORE"] == url
+    assert environment(pod).get("HF_HUB_OFFLINE") == offline
+
+
 def test_a_claim_outlives_the_release_and_servers_only_read_it() -> None:
     manifests = render({"modelStore": {"create": True}})
     claim = one(manifests, "PersistentVolumeClaim")
@@ -253,24 +274,26 @@ def test_names_of_two_releases_differ() -> None:
 
 
 @pytest.mark.slow
-def test_the_requests_of_helm_test_and_of_the_notes_are_answered() -> None:
-    manifests = render({})
-    (container,) = one(manifests, "Pod")["spec"]["containers"]
-    notes = text({})["templates/NOTES.txt"]
-    (curl,) = re.findall(r"^  (curl .*)$", notes, re.MULTILINE)
-    with running(CHART.parent / "model_store", "--lang", "ha", "--tasks", "ner") as server:
+def test_the_requests_of_helm_test_and_of_the_notes_are_answered_with_the_key_alone(tmp_path: Path) -> None:
+    values = {"apiKeys": {"existingSecret": "keys"}, "test": {"existingSecret": "key"}}
+    (container,) = one(render(values), "Pod")["spec"]["containers"]
+    (curl,) = re.findall(r"^  (curl .*)$", text(values)["templates/NOTES.txt"], re.MULTILINE)
+    (tmp_path / "keys").write_text(f"{hashlib.sha256(b'secret').hexdigest()} ha\n", "utf-8")
+    flags = ("--lang", "ha", "--tasks", "ner", "--keys-file", str(tmp_path / "keys"))
+
+    def run(command: list[str], key: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "KEY": key})
+
+    with running(CHART.parent / "model_store", *flags) as server:
         url, sentence = container["args"]
         address = server.url.removeprefix("http://")
-        command = [sys.executable, *container["command"][1:], url.replace("demo-bistil:80", address), sentence]
-        wait = ["curl", "-s", "--retry", "30", "--retry-all-errors", "--fail", f"{server.url}/readyz"]
-        subprocess.run(wait, check=True, capture_output=True, timeout=60)
-        tested = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-        asked = subprocess.run(
-            ["sh", "-c", curl.replace("localhost:8000", address)],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
+        test = [sys.executable, *container["command"][1:], url.replace("demo-bistil:80", address), sentence]
+        notes = ["sh", "-c", curl.replace("localhost:8000", address)]
+        assert (
+            run(["curl", "-s", "--retry", "60", "--retry-all-errors", "--fail", f"{server.url}/readyz"], "").returncode
+            == 0
         )
-    assert {entity["word"] for entity in yaml.safe_load(tested.stdout)} >= {"London"}
-    assert yaml.safe_load(asked.stdout) == yaml.safe_load(tested.stdout)
+        refused, tested, asked = run(test, "guess"), run(test, "secret"), run(notes, "secret")
+    assert refused.returncode != 0 and "401" in refused.stderr
+    assert {entity["word"] for entity in json.loads(tested.stdout)} >= {"London"}
+    assert json.loads(asked.stdout) == json.loads(tested.stdout)

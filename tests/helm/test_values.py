@@ -43,7 +43,7 @@ def test_every_value_has_a_comment_that_begins_with_its_name() -> None:
         if path.startswith("topologySpreadConstraints."):
             continue
         comment = lines[: lines.index(line) if lines.count(line) == 1 else lines.index(before) + 1]
-        block = []
+        block: list[str] = []
         while comment and comment[-1].lstrip().startswith("#"):
             block.insert(0, comment.pop().strip())
         assert block and re.match(rf"# {re.escape(path)}[ (]", block[0]), f"{path}: {block[:1]}"
