@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from app import __version__, exchange
 from app.errors import InvalidInput, NotServed
 from app.openapi import Responses, inference, probe, problems
-from app.schemas.base import Closed, TaskRequest, Text
+from app.schemas.base import WHOLE, Closed, TaskRequest, Text
 from app.schemas.dp import DpRequest
 from app.schemas.ner import NerRequest
 from app.schemas.nli import NliRequest
@@ -36,7 +36,7 @@ class Tensor(Closed):
     """A vector of strings, each JSON of one input or of one answer."""
 
     name: str
-    shape: Annotated[list[int], Field(min_length=1, max_length=1)]
+    shape: Annotated[list[Annotated[int, WHOLE]], Field(min_length=1, max_length=1)]
     datatype: Literal["BYTES"]
     data: Annotated[list[Text], Field(min_length=1)]
 

@@ -4,17 +4,23 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from app.text import OffsetUnit
 
 
-def _paired(text: str) -> str:
+def paired(text: str) -> str:
+    """The text, which JSON's escapes may have left with half of a surrogate pair: that is a ValueError."""
     try:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError("the text holds half of a surrogate pair") from None
     return text
+
+
+def _whole(value: Any) -> Any:
+    """JSON knows numbers alone, so that 3.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def kind(value: Any) -> str | None:
@@ -26,7 +32,8 @@ def kind(value: Any) -> str | None:
 
 TAGS = ("<text>", "<object>", "<list>")
 Json = Any
-Text = Annotated[str, AfterValidator(_paired)]
+WHOLE = BeforeValidator(_whole)  # after the bounds, or the published document lacks them
+Text = Annotated[str, AfterValidator(paired)]
 Texts = Annotated[list[Text], Field(min_length=1)]
 OneOrMoreTexts = Annotated[
     Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<list>")],
@@ -49,7 +56,7 @@ class OffsetParameters(Closed):
 class StrideParameters(OffsetParameters):
     """``stride`` is how many pieces neighbouring windows of a long text share."""
 
-    stride: int | None = Field(default=None, ge=0)
+    stride: Annotated[int, Field(ge=0), WHOLE] | None = None
 
 
 class TaskRequest(Closed):

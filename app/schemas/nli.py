@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.base import Closed, Json, TaskRequest, Text, kind
+from app.schemas.base import WHOLE, Closed, Json, TaskRequest, Text, kind
 from app.tasks.sequence_classification import ClassPrediction, PairItem
 
 
@@ -32,7 +32,7 @@ OneOrMorePairs = Annotated[
 class NliParameters(Closed):
     """The best ``top_k`` labels, null for all, and what makes scores of the model's logits."""
 
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: Annotated[int, Field(ge=1), WHOLE] | None = None
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.base import Closed, Json, OffsetParameters, TaskRequest, Text, kind
+from app.schemas.base import WHOLE, Closed, Json, OffsetParameters, TaskRequest, Text, kind
 from app.tasks.question_answering import AnswerPrediction, QuestionAnswering, QuestionItem
 from app.text import positions
 
@@ -30,11 +30,11 @@ class QaParameters(OffsetParameters):
     widened to whole words.
     """
 
-    top_k: int = Field(default=1, ge=1, le=100)
-    max_answer_len: int = Field(default=30, ge=1, le=512)
-    doc_stride: int | None = Field(default=None, ge=0)
-    max_seq_len: int | None = Field(default=None, ge=32)
-    max_question_len: int | None = Field(default=None, ge=1)
+    top_k: Annotated[int, Field(ge=1, le=100), WHOLE] = 1
+    max_answer_len: Annotated[int, Field(ge=1, le=512), WHOLE] = 30
+    doc_stride: Annotated[int, Field(ge=0), WHOLE] | None = None
+    max_seq_len: Annotated[int, Field(ge=32), WHOLE] | None = None
+    max_question_len: Annotated[int, Field(ge=16), WHOLE] | None = None
     handle_impossible_answer: bool = False
     align_to_words: bool = False
 

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field
 
 from app.errors import InvalidInput
-from app.schemas.base import Closed, Json, OneOrMoreTexts, TaskRequest, Text, Texts
+from app.schemas.base import Closed, Json, OneOrMoreTexts, TaskRequest, Texts, paired
 from app.schemas.nli import ranked
 from app.tasks.base import log_softmax
 from app.tasks.sequence_classification import ClassPrediction, PairItem, SequenceClassification
@@ -23,7 +23,7 @@ class ZeroShotParameters(Closed):
     """``{}`` in ``hypothesis_template`` stands for a label; with ``multi_label`` each label is judged alone."""
 
     candidate_labels: Annotated[Texts, AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
-    hypothesis_template: Annotated[Text, Field(pattern=r"\{\}")] = "This example is {}."
+    hypothesis_template: Annotated[str, Field(pattern=r"\{\}"), AfterValidator(paired)] = "This example is {}."
     multi_label: bool = False
 
 

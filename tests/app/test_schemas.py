@@ -135,6 +135,13 @@ def test_what_cannot_be_honoured_is_refused(kind: type[BaseModel], body: dict[st
         kind.model_validate(body)
 
 
+def test_a_whole_number_may_have_a_point() -> None:
+    request = QaRequest.model_validate({"inputs": QUESTION, "parameters": {"top_k": 2.0, "doc_stride": 8.0}})
+    assert (request.parameters.top_k, request.parameters.doc_stride) == (2, 8)
+    with pytest.raises(ValidationError):
+        QaRequest.model_validate({"inputs": QUESTION, "parameters": {"top_k": 2.5}})
+
+
 def test_texts_are_every_text() -> None:
     assert list(NliRequest.model_validate({"inputs": [["a", "b"], "c"]}).texts()) == ["a", "b", "c"]
     assert list(QaRequest.model_validate({"inputs": QUESTION}).texts()) == ["Ina?", "isaKano"]
