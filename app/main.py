@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.engines.onnx import share_threads
 from app.errors import BistilError
 from app.keys import BEARER, Guard, read_keys
 from app.metrics import Instrument, Metrics
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BistilError as error:
         print(f"bistil-serve: {error}", file=sys.stderr)
         return 2
+    share_threads(settings.n_threads)
     service: Service = app.state.service
     Server.of(app, service=service, settings=settings).run()
     return 0 if service.failure is None else 1

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 
 from app import plugins
 from app.bundle import Bundle, Manifest
+from app.choice import choose
 from app.engines.base import Engine
-from app.errors import BundleError
 from app.microbatches import Cost, cut
 from app.rows import Tensors, pad, split
 from app.tasks.base import Task
@@ -38,16 +38,17 @@ class Predictor(Generic[ItemT, PredictionT]):
 
     @classmethod
     def open(cls, folder: Path, *, variant: str | None = None, device: str = "cpu", threads: int = 0) -> Self:
-        """The predictor of a bundle, on its best variant or a named one.
+        """The predictor of a bundle, on its fastest variant here or a named one.
 
         :raises BundleError: the bundle is not intact, or has no such variant.
+        :raises EngineError, MissingExtra: no variant, or not the one named, can run here.
         """
         bundle = Bundle.open(folder)
         manifest = bundle.manifest
         return cls(
             codec(manifest),
             bundle.tokenizer(),
-            open_engine(bundle, variant=variant, device=device, threads=threads),
+            choose(bundle, variant=variant, device=device, threads=threads).engine,
             pad_id=manifest.pad_id,
         )
 
@@ -85,20 +86,3 @@ def codec(manifest: Manifest) -> Task[Any, Any]:
     kind = getattr(module, "".join(part.capitalize() for part in manifest.codec.split("_")))
     task: Task[Any, Any] = kind.from_manifest(manifest)
     return task
-
-
-def open_engine(bundle: Bundle, *, variant: str | None = None, device: str = "cpu", threads: int = 0) -> Engine:
-    """The engine of a bundle's variant, the best one where none is named.
-
-    :raises BundleError: the manifest names no such variant or an engine this version does not have.
-    """
-    chosen = bundle.manifest.variant(variant)
-    if chosen.engine not in plugins.names("app.engines"):
-        known = ", ".join(plugins.names("app.engines"))
-        raise BundleError(
-            f"{bundle.folder}: variant {chosen.name} needs the engine {chosen.engine!r}; known are: {known}"
-        )
-    engine: Engine = plugins.load("app.engines", chosen.engine).Engine.open(
-        bundle.folder, file=chosen.file, device=device, threads=threads
-    )
-    return engine

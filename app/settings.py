@@ -34,8 +34,14 @@ class Settings(BaseSettings):
     tasks: Names = Field(default=(), description="serve these tasks (comma-separated; none: all there are)")
     store: str = Field(default_factory=default_store, description="the model store: a folder, s3://... or hf://...")
     cache: str = Field(default="~/.cache/bistil", description="where bundles of a remote store are kept")
-    variant: str = Field(default="", description="serve this variant, for example fp32 (none: each manifest's first)")
-    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:<n>")
+    variant: str = Field(
+        default="", description="serve this variant, for example fp32 (none: the fastest that runs here)"
+    )
+    device: str = Field(
+        default="cpu",
+        pattern=r"^(cpu|(cuda|tensorrt)(:\d+)?)$",
+        description="cpu, cuda, cuda:<n>, tensorrt or tensorrt:<n>",
+    )
     threads: int = Field(default=0, ge=0, description="threads an engine may use (0: the container's CPU quota)")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on (0: any free one)")

@@ -11,10 +11,11 @@ from tokenizers import Tokenizer
 
 from app.batching import Batcher
 from app.bundle import MANIFEST, Bundle, Variant
+from app.choice import choose
 from app.engines.base import Engine
 from app.errors import BundleError, ConfigError, UnknownChoice
 from app.microbatches import measure
-from app.predictor import Predictor, codec, open_engine
+from app.predictor import Predictor, codec
 from app.remote import Remote
 from app.settings import Settings
 from app.tasks.base import Task
@@ -36,7 +37,10 @@ class Location:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Served:
-    """One bundle, verified, loaded and warm; ``resident_bytes`` is the growth of memory while it loaded."""
+    """One bundle, verified, loaded and warm.
+
+    ``reason`` says why this variant; ``resident_bytes`` is the growth of memory while it loaded.
+    """
 
     bundle: Bundle
     variant: Variant
@@ -44,6 +48,7 @@ class Served:
     tokenizer: Tokenizer
     engine: Engine
     batcher: Batcher
+    reason: str = ""
     load_s: float = 0.0
     resident_bytes: int | None = None
 
@@ -122,13 +127,14 @@ class ModelStore:
             raise BundleError(
                 f"{folder} says it is {manifest.language}/{manifest.task}/{manifest.revision}, not {location.path}"
             )
-        wanted = settings.variant or None
-        engine = open_engine(bundle, variant=wanted, device=settings.device, threads=settings.n_threads)
+        choice = choose(bundle, variant=settings.variant or None, device=settings.device, threads=settings.n_threads)
+        engine = choice.engine
         task, tokenizer = codec(manifest), bundle.tokenizer()
         Predictor(task, tokenizer, engine, pad_id=manifest.pad_id).predict([task.probe] * 2)
         return Served(
             bundle=bundle,
-            variant=manifest.variant(wanted),
+            variant=choice.variant,
+            reason=choice.reason,
             codec=task,
             tokenizer=tokenizer,
             engine=engine,
@@ -136,7 +142,7 @@ class ModelStore:
                 engine,
                 pad_id=manifest.pad_id,
                 per_token=task.per_token,
-                cost=measure(engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length),
+                cost=choice.cost or measure(engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length),
                 token_budget=settings.token_budget,
                 max_queue_tokens=settings.max_queue_tokens,
                 stuck_after_s=settings.stuck_after_s,

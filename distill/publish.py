@@ -22,7 +22,7 @@ from app.tasks.base import Task
 from distill import export, optimum
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import ExportError, parity
-from distill.quantize import quantize_static
+from distill.quantize import quantize
 from distill.report import card
 from distill.tasks.base import Example, TrainingTask
 
@@ -117,7 +117,7 @@ def stage_models(
     scores = _dev_scores(codec, task, tokenizer, examples_dev, staging, "fp32")
     found = [Variant(name="fp32", file=FILES["fp32"], precision="fp32", scores=scores)]
     if "int8" in precisions:
-        quantize_static(fp32, staging / FILES["int8"], calibration=calibration)
+        quantize(fp32, staging / FILES["int8"], calibration=calibration)
         scores = _dev_scores(codec, task, tokenizer, examples_dev, staging, "int8")
         lost = found[0].scores[task.main_metric] - scores[task.main_metric]
         if lost > INT8_POINTS:

@@ -13,9 +13,9 @@ MODULES = sorted(p.relative_to(ROOT) for package in ("app", "distill") for p in 
 
 APP_LAYERS = (
     ("errors", "rows", "text", "arborescence"),
-    ("plugins", "bundle", "microbatches"),
+    ("plugins", "bundle", "microbatches", "buckets", "tensorrt"),
     ("tasks", "engines"),
-    ("predictor",),
+    ("choice", "predictor"),
     ("batching",),
     ("problems", "settings", "remote", "store", "conllu", "schemas", "keys", "body", "metrics", "shadow"),
     ("service", "annotate"),

@@ -1,51 +1,84 @@
-"""ONNX Runtime, on a CPU or on an NVIDIA GPU."""
+"""ONNX Runtime: on a CPU, on an NVIDIA GPU, and there through TensorRT for micro-batches of common shapes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
 
+from app import tensorrt
+from app.buckets import LENGTHS, cut, fill, fitting
 from app.errors import EngineError, MissingExtra
 from app.rows import Tensors
 
 _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_shared = False
+
+
+def share_threads(threads: int) -> None:
+    """From now on, let all sessions of this process run on one pool of ``threads``; there is no way back.
+
+    ONNX Runtime then refuses sessions with threads of their own, so this is for a process that serves and does nothing
+    else. One thread needs no pool.
+    """
+    global _shared
+    if threads > 1 and not _shared:
+        ort.set_global_thread_pool_sizes(threads, 1)
+        _shared = True
 
 
 class Engine:
-    """One inference session; its inputs are the subset of the rows' tensors that the model declares."""
+    """One model; its inputs are the subset of the rows' tensors that the model declares.
 
-    def __init__(self, session: Any) -> None:
+    ``session`` takes any shape, ``by_length`` those that fit a bucket of that length.
+    """
+
+    def __init__(self, session: Any, by_length: Mapping[int, Any] | None = None) -> None:
         self._session = session
+        self._by_length = dict(by_length or {})
         self._inputs = {value.name: _DTYPES.get(value.type, np.int64) for value in session.get_inputs()}
         self._outputs = [value.name for value in session.get_outputs()]
+        length = session.get_inputs()[0].shape[-1]
+        self._axes = {value.name: [axis == length for axis in value.shape[1:]] for value in session.get_outputs()}
 
     @classmethod
     def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> Self:
-        """Load ``folder / file`` on ``cpu``, ``cuda`` or ``cuda:<n>``.
+        """Load ``folder / file`` on ``cpu``, ``cuda``, ``cuda:<n>``, ``tensorrt`` or ``tensorrt:<n>``.
+
+        After ``share_threads`` the shared pool's threads count, not ``threads``. TensorRT's engines are built at the
+        first start and kept beside ``folder`` in ``.tensorrt``; a shape that no bucket holds goes to CUDA and builds
+        nothing. The GPU paths have been tested by their parts alone.
 
         :raises EngineError: the file cannot be loaded or the device is unknown.
-        :raises MissingExtra: the installed ONNX Runtime has no CUDA.
+        :raises MissingExtra: the installed ONNX Runtime has no CUDA or no TensorRT.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # several sessions share the cores: a pool that spins takes them from the one that has work
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = folder / file
+        path, (kind, index) = folder / file, _device(device)
+        if kind == "cpu":
+            return cls(_open(path, ["CPUExecutionProvider"], threads))
+        cuda = [(_CUDA, {"device_id": index}), "CPUExecutionProvider"]
+        if kind == "cuda":
+            return cls(_open(path, cuda, threads))
+        version = tensorrt.load_version()
+        key = tensorrt.cache_key(path, gpu=tensorrt.gpu_name(index), tensorrt=version, onnxruntime=ort.__version__)
+        cache = folder.parent / ".tensorrt" / key
         try:
-            session = ort.InferenceSession(str(path), sess_options=options, providers=_providers(device))
-        except Exception as error:  # ONNX Runtime has an exception class per status code and no common root
-            raise EngineError(f"{path} cannot be loaded: {error}") from error
-        if device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
-            raise EngineError(f"{path} cannot run on {device}: ONNX Runtime fell back to {session.get_providers()[0]}")
-        return cls(session)
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(f"TensorRT's engines cannot be kept in {cache}: {error}") from error
+        session = _open(path, cuda, threads)
+        names = [value.name for value in session.get_inputs()]
+        by_length = {}
+        for length in LENGTHS:
+            options = tensorrt.provider_options(names, length=length, index=index, cache=cache)
+            by_length[length] = _open(path, [(_TENSORRT, options), *cuda], threads)
+        return cls(session, by_length)
 
     @property
     def provider(self) -> str:
         """The execution provider in use, for example ``CPUExecutionProvider``."""
-        return str(self._session.get_providers()[0])
+        return str(next(iter(self._by_length.values()), self._session).get_providers()[0])
 
     def run(self, inputs: Tensors) -> Tensors:
         """Named (rows, longest) integers to the model's named outputs.
@@ -55,28 +88,64 @@ class Engine:
         missing = [name for name in self._inputs if name not in inputs]
         if missing:
             raise EngineError(f"the model needs the input {missing[0]}")
-        feed = {name: inputs[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
-        try:
-            values = self._session.run(self._outputs, feed)
-        except Exception as error:  # as above; the message may hold values, so only its kind goes on
-            raise EngineError(f"the model failed: {type(error).__name__}") from error
-        outputs: Tensors = dict(zip(self._outputs, values, strict=True))
+        feed: Tensors = {name: inputs[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
+        outputs = self._run_in_bucket(feed) if self._by_length else self._run(self._session, feed)
         for name, value in outputs.items():
             if not np.isfinite(value).all():
                 raise EngineError(f"the model gave values in {name} that are not finite")
         return outputs
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the sessions."""
         self._session = None
+        self._by_length.clear()
+
+    def _run_in_bucket(self, feed: Tensors) -> Tensors:
+        rows, longest = next(iter(feed.values())).shape
+        bucket = fitting(rows, longest)
+        if bucket is None:
+            return self._run(self._session, feed)
+        outputs = self._run(self._by_length[bucket.length], fill(feed, bucket))
+        return cut(outputs, rows=rows, longest=longest, axes=self._axes)
+
+    def _run(self, session: Any, feed: Tensors) -> Tensors:
+        try:
+            values = session.run(self._outputs, feed)
+        except Exception as error:  # as in _open; the message may hold values, so only its kind goes on
+            raise EngineError(f"the model failed: {type(error).__name__}") from error
+        return dict(zip(self._outputs, values, strict=True))
 
 
-def _providers(device: str) -> list[Any]:
+def _device(device: str) -> tuple[str, int]:
     kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
-        return ["CPUExecutionProvider"]
-    if kind != "cuda" or not (index == "" or index.isdecimal()):
-        raise EngineError(f"unknown device {device!r}; choose from: cpu, cuda, cuda:<n>")
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise MissingExtra(f"the device {device} needs ONNX Runtime with CUDA: pip install 'bistil-serve[gpu]'")
-    return [("CUDAExecutionProvider", {"device_id": int(index or 0)}), "CPUExecutionProvider"]
+    if kind == "cpu" and not index and ":" not in device:
+        return kind, 0
+    if kind not in ("cuda", "tensorrt") or not (index == "" or index.isdecimal()):
+        raise EngineError(
+            f"unknown device {device!r} for ONNX Runtime; choose from: cpu, cuda, cuda:<n>, tensorrt, tensorrt:<n>"
+        )
+    wanted = _CUDA if kind == "cuda" else _TENSORRT
+    if wanted not in ort.get_available_providers():
+        extra = "gpu" if kind == "cuda" else "tensorrt"
+        raise MissingExtra(f"the device {device} needs ONNX Runtime with {wanted}: pip install 'bistil-serve[{extra}]'")
+    return kind, int(index or 0)
+
+
+def _open(path: Path, providers: list[Any], threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if _shared:
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = threads
+        # several sessions share the cores: a pool that spins takes them from the one that has work
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(str(path), sess_options=options, providers=providers)
+    except Exception as error:  # ONNX Runtime has an exception class per status code and no common root
+        raise EngineError(f"{path} cannot be loaded: {error}") from error
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if (found := session.get_providers()[0]) != first:
+        raise EngineError(f"{path} cannot run on {first}: ONNX Runtime fell back to {found}")
+    return session

@@ -8,12 +8,14 @@ from app.store import Served
 
 
 class Model(BaseModel):
-    """One served model."""
+    """One served model; ``reason`` says why this variant of it."""
 
     language: str
     task: str
     revision: int
     variant: str
+    reason: str
+    engine: str
     precision: str
     labels: list[str]
     scores: dict[str, Any]
@@ -32,6 +34,8 @@ class Model(BaseModel):
             task=served.task,
             revision=manifest.revision,
             variant=served.variant.name,
+            reason=served.reason,
+            engine=served.variant.engine,
             precision=served.variant.precision,
             labels=list(manifest.labels),
             scores=manifest.scores,

@@ -62,7 +62,7 @@ def test_open_takes_the_named_variant(root: Path, tmp_path: Path) -> None:
     variants = tuple(Variant(name=name, file="model.onnx", precision=name) for name in ("int8", "fp32"))
     tiny.write_bundle(root, "ner", staged=tmp_path / "x", revision=11, variants=variants)
     location = Location("ha", "ner", 11)
-    assert store(root).open(location, settings(root)).variant.name == "int8"
+    assert store(root).open(location, settings(root, variant="int8")).variant.name == "int8"
     assert store(root).open(location, settings(root, variant="fp32")).variant.name == "fp32"
     with pytest.raises(BundleError, match="it has: int8, fp32"):
         store(root).open(location, settings(root, variant="fp16"))

@@ -8,11 +8,9 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from app.engines.onnx import Engine
 from app.rows import Tensors
 from distill import biaffine
-from distill.export import export_onnx, input_names, output_names, parity, scopes, torch_outputs
-from distill.quantize import quantize_static
+from distill.export import export_onnx, input_names, output_names, parity
 from tests.distill import tiny
 
 HEADS = ("TokenClassification", "SequenceClassification", "QuestionAnswering", "DependencyParsing")
@@ -81,62 +79,3 @@ def test_an_exported_file_holds_no_path_of_the_machine_that_made_it(teachers: Pa
     export_onnx(model, tmp_path / "model.onnx")
     data = (tmp_path / "model.onnx").read_bytes()
     assert b".py" not in data and str(teachers).encode() not in data
-
-
-@pytest.mark.parametrize(
-    ("family", "head"),
-    [
-        ("bert", "SequenceClassification"),
-        ("xlm-roberta", "TokenClassification"),
-        ("deberta-v2", "QuestionAnswering"),
-        ("xlm-roberta", "DependencyParsing"),
-    ],
-)
-def test_int8_is_close_small_and_the_same_in_any_batch(teachers: Path, tmp_path: Path, family: str, head: str) -> None:
-    model = model_of(teachers, family, head)
-    fp32, int8 = tmp_path / "model.onnx", tmp_path / "model_int8.onnx"
-    export_onnx(model, fp32)
-    quantize_static(fp32, int8, calibration=[batch(model, 4, 24, seed=seed) for seed in range(1, 9)])
-
-    together = batch(model, 3, 30)
-    length = int(together["attention_mask"][-1].sum())
-    alone = {name: values[-1:, :length] for name, values in together.items()}
-    engine = Engine.open(tmp_path, file="model_int8.onnx", threads=1)
-    expected: dict[str, Any] = dict(torch_outputs(model, alone))
-    answers: dict[str, Any] = dict(engine.run(alone))
-    values: Any
-    for name, values in engine.run(together).items():
-        mine = values[-1:, :length] if values.shape[:2] == (3, 30) else values[-1:]
-        mine = mine[:, :, :length] if values.shape[:3] == (3, 30, 30) else mine
-        assert np.abs(mine - answers[name]).max() < 1e-4
-        assert np.corrcoef(mine.ravel(), expected[name].ravel())[0, 1] > 0.98
-
-    quantized = onnx.load(int8)
-    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    large = [tensor for tensor in stored.values() if int(np.prod(tensor.dims)) > 2000]
-    floats = [tensor.name for tensor in large if tensor.data_type == onnx.TensorProto.FLOAT]
-    assert not [name for name in floats if "embeddings" in name and "position" not in name]
-    heads = [node for node in quantized.graph.node if {"classifier", "qa_outputs", "parser"} & set(scopes(node))]
-    products = [node for node in heads if node.op_type in ("MatMul", "Gemm")]
-    assert products
-    assert any(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
-    produced = {output: node.op_type for node in quantized.graph.node for output in node.output}
-    assert all(produced.get(source) != "DequantizeLinear" for node in products for source in node.input)
-
-
-def test_int8_is_about_a_quarter_of_the_size(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = transformers.XLMRobertaConfig(
-        vocab_size=3000,
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=512,
-        max_position_embeddings=130,
-        type_vocab_size=1,
-    )
-    model = transformers.XLMRobertaForTokenClassification(config)
-    fp32, int8 = tmp_path / "model.onnx", tmp_path / "model_int8.onnx"
-    export_onnx(model, fp32)
-    quantize_static(fp32, int8, calibration=[batch(model, 2, 16)])
-    assert int8.stat().st_size < 0.3 * fp32.stat().st_size

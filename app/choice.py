@@ -1,0 +1,91 @@
+"""Choice: of a bundle's variants that this machine can run, the fastest here."""
+
+import logging
+from dataclasses import dataclass
+
+from app import plugins
+from app.bundle import Bundle, Variant
+from app.engines.base import Engine
+from app.errors import BistilError, BundleError
+from app.microbatches import Cost, measure
+
+# a later variant must beat an earlier, better one by this much, which is more than timing the same one twice differs
+_MARGIN = 0.05
+_ROWS, _LENGTH = 4, 32
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The variant taken, open, and why; ``cost`` where variants were timed against each other."""
+
+    variant: Variant
+    engine: Engine
+    reason: str
+    cost: Cost | None = None
+
+
+def choose(bundle: Bundle, *, variant: str | None = None, device: str = "cpu", threads: int = 0) -> Choice:
+    """The variant called ``variant``, or the fastest of those that run here.
+
+    Variants are opened in the manifest's order, timed on a few shapes, and closed again but for the fastest. One that
+    needs an extra which is not installed, or that the device cannot run, is left out and said to be in ``reason``.
+
+    :raises BundleError: there is no variant of that name.
+    :raises EngineError, MissingExtra: the one asked for cannot run here, or none can; then the first one's error.
+    """
+    if variant is not None:
+        chosen = bundle.manifest.variant(variant)
+        engine = open_engine(bundle, chosen, device=device, threads=threads)
+        return Choice(variant=chosen, engine=engine, reason="it was asked for")
+    if len(bundle.manifest.variants) == 1:
+        (only,) = bundle.manifest.variants
+        engine = open_engine(bundle, only, device=device, threads=threads)
+        return Choice(variant=only, engine=engine, reason="it is the only variant")
+    best: Choice | None = None
+    errors: dict[str, BistilError] = {}
+    seconds: dict[str, float] = {}
+    for candidate in bundle.manifest.variants:
+        try:
+            engine = open_engine(bundle, candidate, device=device, threads=threads)
+            cost = measure(engine.run, pad_id=bundle.manifest.pad_id, max_length=bundle.manifest.max_length)
+        except BistilError as error:
+            errors[candidate.name] = error
+            _LOG.warning("%s: variant %s does not run here: %s", bundle.folder, candidate.name, error)
+            continue
+        seconds[candidate.name] = cost.of(_ROWS, _LENGTH)
+        if best is not None and seconds[candidate.name] > (1 - _MARGIN) * seconds[best.variant.name]:
+            engine.close()
+            continue
+        if best is not None:
+            best.engine.close()
+        best = Choice(variant=candidate, engine=engine, reason="", cost=cost)
+    if best is None:
+        raise next(iter(errors.values()))
+    return Choice(variant=best.variant, engine=best.engine, reason=_reason(seconds, errors), cost=best.cost)
+
+
+def open_engine(bundle: Bundle, variant: Variant, *, device: str = "cpu", threads: int = 0) -> Engine:
+    """The engine of a bundle's variant.
+
+    :raises BundleError: the variant names an engine this version does not have.
+    :raises EngineError, MissingExtra: it cannot run here.
+    """
+    if variant.engine not in (choices := plugins.names("app.engines")):
+        known = ", ".join(choices)
+        raise BundleError(
+            f"{bundle.folder}: variant {variant.name} needs the engine {variant.engine!r}; known are: {known}"
+        )
+    engine: Engine = plugins.load("app.engines", variant.engine).Engine.open(
+        bundle.folder, file=variant.file, device=device, threads=threads
+    )
+    return engine
+
+
+def _reason(seconds: dict[str, float], errors: dict[str, BistilError]) -> str:
+    told = ", ".join(
+        f"{name} {1000 * value:.2f} ms" for name, value in sorted(seconds.items(), key=lambda pair: pair[1])
+    )
+    reason = f"the fastest here, by {_ROWS} rows of {_LENGTH} pieces: {told}"
+    return "; ".join([reason, *(f"{name} left out: {error}" for name, error in errors.items())])
