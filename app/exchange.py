@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
-from starlette.types import Message
 
 from app.errors import ClientGone, InvalidInput
 from app.metrics import Trace
@@ -35,19 +35,35 @@ async def answer(
     trace.stages["parse"] = time.perf_counter() - trace.started
     trace.headers["x-bistil-model"] = model.name
     timeout_s = _timeout_s(request, limit=service.settings.timeout_s)
-    work = asyncio.create_task(service.answer(model, body, trace, timeout_s=timeout_s, render=render))
-    gone: asyncio.Future[Message] = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone("the client closed its connection before its answer was there")
-        payload = work.result()
-    finally:
-        for waiting in (work, gone):
-            waiting.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+    async with _watched(request):
+        payload = await service.answer(model, body, trace, timeout_s=timeout_s, render=render)
     trace.headers["x-bistil-windows"] = str(trace.n_windows)
     return payload
+
+
+@asynccontextmanager
+async def _watched(request: Request) -> AsyncIterator[None]:
+    """Cancel what is inside when the client leaves: after its body, that is the only message to come."""
+    inside = asyncio.current_task()
+    assert inside is not None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        await request.receive()
+        is_gone = True
+        inside.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
+        inside.uncancel()
+        raise ClientGone("the client closed its connection before its answer was there") from None
+    finally:
+        watcher.cancel()
 
 
 def _timeout_s(request: Request, *, limit: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -134,8 +135,9 @@ def first_pieces(row: Row, *, opens: bool, closes: bool) -> tuple[Ints, Ints]:
     return places, np.minimum(left, right)
 
 
+@lru_cache(maxsize=128)
 def frame(tokenizer: Tokenizer, *, pair: bool) -> Frame:
-    """Read the special tokens off the tokenizer's own post-processor.
+    """Read the special tokens off the tokenizer's own post-processor; a tokenizer is asked once.
 
     :raises BundleError: the tokenizer gives no piece for a letter, so that it cannot be asked.
     """
