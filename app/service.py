@@ -8,12 +8,25 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
+from tokenizers import Tokenizer
+
 from app.batching import Timing
-from app.errors import BistilError, DeadlineExceeded, EngineError, InputTooLong, NotReady, NotServed, TooManyInputs
+from app.errors import (
+    BistilError,
+    DeadlineExceeded,
+    EngineError,
+    InputTooLong,
+    NotReady,
+    NotServed,
+    TooManyInputs,
+    TooManyTokens,
+)
 from app.metrics import Metrics, Trace
+from app.rows import Row
 from app.schemas.base import TaskRequest
 from app.settings import Settings
 from app.store import Location, ModelStore, Served
+from app.tasks.base import Task
 
 _LOG = logging.getLogger(__name__)
 _OFFLOAD_CHARACTERS = 4000
@@ -115,22 +128,20 @@ class Service:
 
         :raises TooManyInputs: more than the settings allow.
         :raises InputTooLong: an input has too many characters.
-        :raises TooManyTokens: a part of an input that cannot be windowed has too many pieces.
+        :raises TooManyTokens: a part of an input that cannot be windowed has too many pieces, or the request has.
         :raises DeadlineExceeded: ``timeout_s`` passed; rows still waiting have left the queue.
         """
         n_characters = self._check_texts(request)
         codec = request.adjust(model.codec)
         items = request.items()
-        if len(items) > (limit := self.settings.max_inputs):
-            raise TooManyInputs(
-                f"the request has {len(items)} inputs, more than {limit}", limit=limit, actual=len(items)
-            )
+        if (n := len(items)) > (limit := self.settings.max_inputs):
+            raise TooManyInputs(f"the request has {n} inputs, more than {limit}", limit=limit, actual=n)
         render = render or request.answer
-        encoded = await _timed(
-            lambda: [codec.encode(item, model.tokenizer) for item in items], trace, "tokenize", n_characters
-        )
+        encoded = await _timed(lambda: _encode(request, items, codec, model.tokenizer), trace, "tokenize", n_characters)
         rows = [row for item_rows in encoded for row in item_rows]
         trace.n_windows, trace.n_tokens = len(rows), sum(len(row) for row in rows)
+        if (n := trace.n_tokens) > (limit := self.settings.max_queue_tokens):
+            raise TooManyTokens(f"the request has {n} tokens, windows summed, more than {limit}", limit=limit, actual=n)
         left_s = timeout_s - (time.perf_counter() - trace.started)
         if left_s <= 0:
             raise DeadlineExceeded(f"no answer within {timeout_s:g} s")
@@ -172,10 +183,32 @@ class Service:
         return NotServed(f"not served here; served are: {', '.join(choices)}", served=choices)
 
     def _check_texts(self, request: TaskRequest) -> int:
-        lengths = [len(text) for text in request.texts()]
-        if (longest := max(lengths)) > (limit := self.settings.max_characters):
-            raise InputTooLong(f"an input has {longest} characters, more than {limit}", limit=limit, actual=longest)
-        return sum(lengths)
+        """The characters of all texts; a hypothesis counts with each text that it is asked about."""
+        limit = self.settings.max_characters
+        total = 0
+        for index, value in enumerate(request.values):
+            lengths = [len(text) for text in request.texts_of(value)]
+            if (longest := max(lengths)) > limit:
+                raise InputTooLong(
+                    f"an input has {longest} characters, more than {limit}",
+                    limit=limit,
+                    actual=longest,
+                    pointer=request.pointer(index),
+                )
+            total += sum(lengths)
+        return total
+
+
+def _encode(request: TaskRequest, items: Sequence[Any], codec: Task[Any, Any], tokenizer: Tokenizer) -> list[list[Row]]:
+    """The rows of each item; an error names the input that it is about."""
+    encoded = []
+    for index, item in enumerate(items):
+        try:
+            encoded.append(codec.encode(item, tokenizer))
+        except InputTooLong as error:
+            error.extensions["pointer"] = request.pointer(index * len(request.values) // len(items))
+            raise
+    return encoded
 
 
 async def _timed(call: Callable[[], ResultT], trace: Trace, stage: str, n_characters: int) -> ResultT:

@@ -69,10 +69,9 @@ class TaskRequest(Closed):
         """The inputs, as a list also where there is one alone."""
         return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
-    def texts(self) -> Iterator[str]:
-        """Every text of the request."""
-        for value in self.values:
-            yield from self.texts_of(value)
+    def pointer(self, index: int) -> str:
+        """Where in the body the input of this index is."""
+        return f"/inputs/{index}" if isinstance(self.inputs, list) else "/inputs"
 
     def items(self) -> list[Any]:
         """The items of all inputs, in order."""

@@ -191,13 +191,23 @@ def test_three_limits_are_three_problems(serve: Serve) -> None:
     body = problem(client.post("/v1/ha/ner", json={"inputs": ["a"] * 4}), 422, "too-many-inputs")
     assert (body["limit"], body["actual"]) == (3, 4)
     body = problem(client.post("/v1/ha/ner", json={"inputs": "a" * 51}), 422, "input-too-long")
-    assert (body["limit"], body["actual"]) == (50, 51)
+    assert (body["limit"], body["actual"], body["pointer"]) == (50, 51, "/inputs")
+    body = problem(client.post("/v1/ha/ner", json={"inputs": ["a", "a" * 51]}), 422, "input-too-long")
+    assert body["pointer"] == "/inputs/1"
+    body = problem(serve(max_queue_tokens=9).post("/v1/ha/ner", json={"inputs": "ya " * 9}), 422, "too-many-tokens")
+    assert (body["limit"], body["actual"]) == (9, 11)
 
 
 def test_a_question_that_fits_no_window_is_too_long(client: TestClient) -> None:
     inputs = {"question": SECRET * 20, "context": "Kano"}
     body = problem(client.post("/v1/ha/qa", json={"inputs": inputs}), 422, "too-many-tokens")
     assert body["limit"] < body["actual"]
+    inputs = {"inputs": ["a", "b"], "parameters": {"candidate_labels": ["c", SECRET * 20]}}
+    assert problem(client.post("/v1/ha/zero-shot", json=inputs), 422, "too-many-tokens")["pointer"] == "/inputs/0"
+    questions = [{"question": question, "context": "Kano"} for question in ("Ina?", SECRET * 20)]
+    assert (
+        problem(client.post("/v1/ha/qa", json={"inputs": questions}), 422, "too-many-tokens")["pointer"] == "/inputs/1"
+    )
 
 
 def test_a_deadline_that_passes_is_a_504(serve: Serve, store: Any) -> None:
