@@ -202,8 +202,8 @@ def test_a_question_that_fits_no_window_is_too_long(client: TestClient) -> None:
     inputs = {"question": SECRET * 20, "context": "Kano"}
     body = problem(client.post("/v1/ha/qa", json={"inputs": inputs}), 422, "too-many-tokens")
     assert body["limit"] < body["actual"]
-    inputs = {"inputs": ["a", "b"], "parameters": {"candidate_labels": ["c", SECRET * 20]}}
-    assert problem(client.post("/v1/ha/zero-shot", json=inputs), 422, "too-many-tokens")["pointer"] == "/inputs/0"
+    asked = {"inputs": ["a", "b"], "parameters": {"candidate_labels": ["c", SECRET * 20]}}
+    assert problem(client.post("/v1/ha/zero-shot", json=asked), 422, "too-many-tokens")["pointer"] == "/inputs/0"
     questions = [{"question": question, "context": "Kano"} for question in ("Ina?", SECRET * 20)]
     assert (
         problem(client.post("/v1/ha/qa", json={"inputs": questions}), 422, "too-many-tokens")["pointer"] == "/inputs/1"
