@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -19,12 +20,20 @@ _UNKNOWN = "dep"
 _UNSEEN = -1e4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SentenceItem:
     """One sentence with the spans of its words, or, where ``words`` is None, a text whose sentences are to be found."""
 
     text: str
     words: tuple[Span, ...] | None = None
+
+    @cached_property
+    def layout(self) -> tuple[tuple[Span, ...], list[tuple[int, int]]]:
+        """The words and the ranges of them that are sentences."""
+        if self.words is not None:
+            return self.words, [(0, len(self.words))] if self.words else []
+        spans = words(self.text)
+        return spans, sentences(self.text, spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class DependencyParsing:
 
     def encode(self, item: SentenceItem, tokenizer: Tokenizer) -> list[Row]:
         """The rows of each sentence, of whole words; ``row.words`` counts the words of the item. No words, no rows."""
-        spans, ranges = _layout(item)
+        spans, ranges = item.layout
         if not spans:
             return []
         around = frame(tokenizer, pair=False)
@@ -98,7 +107,7 @@ class DependencyParsing:
 
     def decode(self, item: SentenceItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> TreePrediction:
         """The best tree of each sentence; a word without pieces is a leaf of relation "dep" and score 0."""
-        spans, ranges = _layout(item)
+        spans, ranges = item.layout
         found: list[Dependent] = []
         done = 0
         for first, last in ranges:
@@ -179,11 +188,3 @@ class _Scores:
         """
         scores: Floats = np.einsum("nlk,nk->nl", self.dependents, self.heads[heads - 1])
         return scores
-
-
-def _layout(item: SentenceItem) -> tuple[tuple[Span, ...], list[tuple[int, int]]]:
-    """The words of an item and the ranges of them that are sentences."""
-    if item.words is not None:
-        return item.words, [(0, len(item.words))] if item.words else []
-    spans = words(item.text)
-    return spans, sentences(item.text, spans)

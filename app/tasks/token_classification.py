@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,12 +18,17 @@ OUTSIDE = "O"
 _UNKNOWN = "X"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TokenItem:
     """A text, and the spans of its words where they are known; None lets ``app.text.words`` find them."""
 
     text: str
     words: tuple[Span, ...] | None = None
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Where the words are."""
+        return words(self.text) if self.words is None else self.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class TokenClassification:
 
     def encode(self, item: TokenItem, tokenizer: Tokenizer) -> list[Row]:
         """Windows of whole words; ``row.words`` marks every piece's word. No words, no rows."""
-        spans = _spans(item)
+        spans = item.spans
         if not spans:
             return []
         around = frame(tokenizer, pair=False)
@@ -91,7 +97,7 @@ class TokenClassification:
 
     def decode(self, item: TokenItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> TokenPrediction:
         """A tag for every word of the item; a word without pieces gets "O", or "X" where there is no "O"."""
-        spans = _spans(item)
+        spans = item.spans
         fallback = self._fallback()
         probabilities = np.full((len(spans), len(self.labels)), 1 / len(self.labels))
         if OUTSIDE in self.labels:
@@ -106,11 +112,12 @@ class TokenClassification:
             most_context[answered] = context[better]
             probabilities[answered] = np.exp(self._pooled(logits, row, places)[better])
             best[answered] = probabilities[answered].argmax(axis=-1)
-        tags = (
-            Tag(start, end, self.labels[label], float(probabilities[word, label]))
-            for word, ((start, end), label) in enumerate(zip(spans, best, strict=True))
+        scores = probabilities[np.arange(len(spans)), best].tolist()
+        tags = tuple(
+            Tag(start, end, self.labels[label], score)
+            for (start, end), label, score in zip(spans, best.tolist(), scores, strict=True)
         )
-        return TokenPrediction(tuple(tags), probabilities)
+        return TokenPrediction(tags, probabilities)
 
     def _pooled(self, logits: Floats, row: Row, places: Ints) -> Floats:
         """Log-probabilities of the words that begin at ``places``. Shape: (n, labels), (words,) to (words, labels)."""
@@ -158,7 +165,3 @@ def _groups(tags: Sequence[Tag]) -> Iterator[list[Tag]]:
 
 def _kind(label: str) -> str:
     return label[2:] if label[:2] in ("B-", "I-") else label
-
-
-def _spans(item: TokenItem) -> tuple[Span, ...]:
-    return words(item.text) if item.words is None else item.words
