@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accelerate.commands.launch import launch_command_parser
+
 from distill import config as configuration
 from distill.__main__ import _parser
 from distill.recipe import read
@@ -51,10 +53,40 @@ def test_each_index_builds_its_language_with_options_that_the_build_takes(tmp_pa
         assert [launcher, *arguments[:start]] == ["accelerate", "launch", "--num_processes", "4", "-m"]
         options, overrides = _parser().parse_known_args(arguments[start + 1 :])
         assert (options.command, options.tgt, options.src, options.tasks) == ("build", language, "en", "ner,pos")
+        assert (options.preset, options.method) == ("paper", "bistil")
         assert (options.data, options.store) == (Path("/data"), Path("/store"))
         build = read(options.preset, [{"tgt": options.tgt}, configuration.overrides(overrides)])
         assert build.student.layer_reduction_factor == 3
         assert build.phase1.schedule.steps == 2_000_000
+
+
+def test_several_nodes_meet_at_the_first_pod_of_their_language(tmp_path: Path) -> None:
+    manifests = render(example("distill-nodes"))
+    job = one(manifests, "Job")
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (4, 2)
+    (service,) = [item for item in of_kind(manifests, "Service") if item["spec"].get("clusterIP") == "None"]
+    assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    for index, (language, rank, first) in enumerate((("sw", 0, 0), ("sw", 1, 0), ("yo", 0, 2), ("yo", 1, 2))):
+        build, *upload = called(example("distill-nodes"), index, tmp_path)
+        launch = launch_command_parser().parse_args(build[2:])
+        assert (launch.num_machines, launch.machine_rank, launch.num_processes) == (2, rank, 16)
+        name = (
+            f"{job['metadata']['name']}-{first}.{service['metadata']['name']}"  # an Indexed Job's pod, by its hostname
+        )
+        assert (launch.main_process_ip, launch.main_process_port) == (name, service["spec"]["ports"][0]["port"])
+        assert launch.module and launch.training_script == "distill"
+        assert launch.training_script_args[:3] == ["build", "--tgt", language]
+        assert len(upload) == (rank == 0)
+
+
+def test_the_nodes_of_a_job_may_talk_to_each_other() -> None:
+    manifests = render(example("distill-nodes"))
+    labels = one(manifests, "Job")["spec"]["template"]["metadata"]["labels"].items()
+    (policy,) = [item for item in of_kind(manifests, "NetworkPolicy") if item["metadata"]["name"].endswith("-distill")]
+    for rules, place in ((policy["spec"]["ingress"], "from"), (policy["spec"]["egress"], "to")):
+        peers = [peer for rule in rules for peer in rule.get(place, ())]
+        assert [peer["podSelector"]["matchLabels"].items() <= labels for peer in peers] == [True]
 
 
 def test_a_build_for_an_object_store_is_uploaded(tmp_path: Path) -> None:

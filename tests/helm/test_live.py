@@ -15,7 +15,7 @@ import httpx2
 import pytest
 import yaml
 
-from tests.app.test_main import running
+from tests.app.live import running
 from tests.helm.chart import CHART
 from tests.helm.test_monitoring import DASHBOARD, EXPRESSIONS
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.app.test_main import running
+from tests.app.live import running, wait_until_ready
 from tests.helm.chart import CHART, NAMES, Manifest, environment, example, of_kind, one, pods, render, text
 
 
@@ -74,7 +74,13 @@ def test_the_servers_variables_are_settings_that_it_accepts(name: str, monkeypat
 
 
 def test_config_reaches_the_server_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {"max_body_bytes": 2_000_000, "timeout_s": 0.5, "docs": False, "tasks": ["ner", "pos"], "variant": "fp32"}
+    config: dict[str, Any] = {
+        "max_body_bytes": 2_000_000,
+        "timeout_s": 0.5,
+        "docs": False,
+        "tasks": ["ner", "pos"],
+        "variant": "fp32",
+    }
     (pod,) = server_pods(render({"config": config}))
     for key, value in environment(pod).items():
         monkeypatch.setenv(key, value)
@@ -289,10 +295,7 @@ def test_the_requests_of_helm_test_and_of_the_notes_are_answered_with_the_key_al
         address = server.url.removeprefix("http://")
         test = [sys.executable, *container["command"][1:], url.replace("demo-bistil:80", address), sentence]
         notes = ["sh", "-c", curl.replace("localhost:8000", address)]
-        assert (
-            run(["curl", "-s", "--retry", "60", "--retry-all-errors", "--fail", f"{server.url}/readyz"], "").returncode
-            == 0
-        )
+        wait_until_ready(server.url)
         refused, tested, asked = run(test, "guess"), run(test, "secret"), run(notes, "secret")
     assert refused.returncode != 0 and "401" in refused.stderr
     assert {entity["word"] for entity in json.loads(tested.stdout)} >= {"London"}

@@ -18,6 +18,7 @@ from tests.helm.chart import CHART, example, one, render
 DASHBOARD: dict[str, Any] = json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
 ALERTS: dict[str, Any] = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))
 PROMTOOL = Path(__file__).parent / "promtool"
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count"), "counter": ("_total",)}
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not on the PATH: apt-get install prometheus"
 )
@@ -40,8 +41,7 @@ def exported() -> set[str]:
     """The name of every sample the server can have."""
     names = set()
     for family in text_string_to_metric_families(Metrics().render([], ready=True).decode()):
-        suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}.get(family.type, ("",))
-        names |= {family.name + suffix for suffix in suffixes}
+        names |= {family.name + suffix for suffix in SUFFIXES.get(family.type, ("",))}
     return names
 
 

@@ -107,6 +107,10 @@ def test_a_value_that_cannot_work_is_refused(values: dict[str, Any], message: st
         ({"distill": {"enabled": True}}, "distill.languages is empty"),
         ({"distill": {"enabled": True, "languages": ["sw"]}}, "distill.dataClaim is empty"),
         ({"distill": {"enabled": True, "languages": ["sw"], "dataClaim": "d"}}, "needs a store to publish to"),
+        (
+            {"distill": {"enabled": True, "languages": ["sw"], "dataClaim": "d", "nodes": 2}},
+            "distill.nodes is for GPUs",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_with_what_to_do(values: dict[str, Any], message: str) -> None:
