@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import BistilError, ConfigError, Forbidden, Unauthorized
 from app.problems import problem
 
-BEARER = HTTPBearer(auto_error=False, scheme_name="key")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GUARDED = re.compile(r"/v[12](/|$)")
 _OPEN = re.compile(r"/v1/[^/]+/ready|/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready")
@@ -48,6 +46,11 @@ def read_keys(*, inline: str, file: str) -> tuple[Key, ...]:
     return keys
 
 
+def is_guarded(path: str) -> bool:
+    """Whether a path, or the template of one, is behind the keys."""
+    return bool(_GUARDED.match(path)) and not _OPEN.fullmatch(path)
+
+
 class Guard:
     """ASGI middleware: everything under /v1 and /v2 but the probes needs a key for its language.
 
@@ -61,7 +64,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
         path = scope.get("path", "")
-        if scope["type"] == "http" and _GUARDED.match(path) and not _OPEN.fullmatch(path):
+        if scope["type"] == "http" and is_guarded(path):
             try:
                 self._check(Headers(scope=scope).get("authorization", ""), path)
             except BistilError as error:

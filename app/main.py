@@ -7,16 +7,17 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI, Request, Response, Security
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.engines.onnx import share_threads
 from app.errors import BistilError
-from app.keys import BEARER, Guard, read_keys
+from app.keys import Guard, read_keys
 from app.metrics import Instrument, Metrics
 from app.open_inference import router as open_inference
+from app.openapi import with_keys
 from app.problems import problem
 from app.routes import router
 from app.server import Server
@@ -52,10 +53,11 @@ def create_app(settings: Settings, served: Sequence[Served] | None = None) -> Fa
     app.state.service = service
     keys = read_keys(inline=settings.keys, file=settings.keys_file)
     for routes in (router, open_inference):
-        app.include_router(routes, dependencies=[Security(BEARER)] if keys else None)
+        app.include_router(routes)
     for kind in (BistilError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _problem)
     if keys:
+        app.openapi_schema = with_keys(app.openapi())
         app.add_middleware(Guard, keys=keys)
     app.add_middleware(
         Instrument,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app import conllu
+from app.keys import is_guarded
 from app.problems import MEDIA_TYPE
 from app.schemas.models import Problem
 
@@ -61,6 +62,16 @@ def inference(*, tags: Sequence[str] = ("inference",), with_conllu: bool = False
 def probe() -> Responses:
     """A probe's 503, which has the body of its 200."""
     return {503: {"description": "Not now.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+def with_keys(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a server that asks for keys."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        if is_guarded(path):
+            for operation in operations.values():
+                operation["security"] = [{"key": []}]
+    return document
 
 
 def _header(told: str) -> dict[str, Any]:

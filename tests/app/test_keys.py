@@ -71,7 +71,11 @@ def test_a_key_is_needed_and_is_for_its_languages(serve: Serve, keys: str, caplo
     assert client.get("/v2/models/ha-ner", headers=bearer(SWAHILI)).status_code == 403
     assert client.get("/v2/models/sw-ner", headers=bearer(SWAHILI)).status_code == 200
     assert ALL not in caplog.text and SWAHILI not in caplog.text and "sesame" not in caplog.text
-    assert client.get("/openapi.json").json()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    assert document["paths"]["/v1/{language}/ner"]["post"]["security"] == [{"key": []}]
+    for path in ("/livez", "/v1/{language}/ready", "/v2/health/ready", "/v2/models/{model}/ready"):
+        assert "security" not in document["paths"][path]["get"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/ha/ner/card", "/v1/nothing/here", "/v2", "/v2/models/ha-ner"])

@@ -1,5 +1,6 @@
 """The published document against its server: schemathesis sends what the document allows and what it does not."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -33,12 +34,13 @@ ARGUMENTS = (
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", ["", f"{hashlib.sha256(b'bude').hexdigest()} ha"], ids=["open", "keys"])
+def test_schemathesis_finds_nothing(tmp_path: Path, keys: str) -> None:
     """The document is the published one with the names of what is served filled in, so that its requests arrive."""
     store = tmp_path / "store"
     for task in tiny.TASKS:
         tiny.write_bundle(store, task, staged=tmp_path / task, max_length=512)
-    settings = Settings.read(store=str(store), threads=1, max_inputs=1000)  # the schema knows no limit
+    settings = Settings.read(store=str(store), threads=1, max_inputs=1000, keys=keys)  # the schema knows no limit
     with listening(settings, open_all(store, settings)) as server:
         document = httpx2.get(f"{server.url}/openapi.json").json()
         for operations in document["paths"].values():
@@ -50,6 +52,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
         file.write_text(json.dumps(document), encoding="utf-8")
         (tmp_path / "schemathesis.toml").write_text(CONFIG, encoding="utf-8")
         command = [sys.executable, "-m", "schemathesis.cli", "run", str(file), f"--url={server.url}", *ARGUMENTS]
+        command += ["-H", "Authorization: Bearer bude"] if keys else []
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout
     assert f"Tested: {sum(map(len, document['paths'].values()))}" in done.stdout

@@ -120,6 +120,26 @@ def test_offsets_point_at_the_words_of_any_script(client: TestClient, task: str)
         assert all(text[part["start"] : part["end"]] == part[key] == part[key].strip() != "" for part in answer)
 
 
+@pytest.mark.parametrize(
+    ("task", "parameters"),
+    [
+        ("ner", {}),
+        ("pos", {}),
+        ("dp", {}),
+        ("nli", {}),
+        ("qa", {}),
+        ("zero-shot", {"candidate_labels": ["wasa", "isa"]}),
+    ],
+)
+def test_a_list_is_answered_as_each_of_it_alone(client: TestClient, task: str, parameters: dict[str, Any]) -> None:
+    inputs: list[Any] = [tiny.SENTENCE, *TEXTS.values(), "isa " * 90]
+    if task == "qa":
+        inputs = [{"question": "Ina Bola?", "context": text} for text in inputs]
+    answers = client.post(f"/v1/ha/{task}", json={"inputs": inputs, "parameters": parameters}).json()
+    alone = [client.post(f"/v1/ha/{task}", json={"inputs": value, "parameters": parameters}).json() for value in inputs]
+    assert answers == ([answer for (answer,) in alone] if task == "nli" else alone)
+
+
 def test_a_long_text_is_windowed_and_none_of_it_is_lost(client: TestClient) -> None:
     response = client.post("/v1/ha/ner", json={"inputs": " ".join([tiny.SENTENCE] * 30)})
     assert len(response.json()) == 60
