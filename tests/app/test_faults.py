@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,29 @@ def test_a_head_that_never_ends_loses_its_connection(store: Path) -> None:
                 assert received(connection) == b""
         with socket.create_connection((server.host, server.port), timeout=10) as connection:
             connection.sendall(request_bytes("Kano"))
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n[]"):
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
             connection.sendall(b"POST /v1/ha/ner HTTP/1.1\r\n")
             assert received(connection) == b""
+        assert probes(server) == (200, 200)
+
+
+def test_a_body_that_trickles_is_a_408_however_often_a_byte_comes(store: Path) -> None:
+    with listening(Settings.read(receive_timeout_s=1), [served_by(store, tiny.FakeEngine(zeros))]) as server:
+        with socket.create_connection((server.host, server.port), timeout=0.1) as connection:
+            whole = request_bytes("Kano", connection="close")
+            head, _, body = whole.partition(b"\r\n\r\n")
+            head = re.sub(rb"content-length: \d+", b"content-length: 100000", head)
+            connection.sendall(head + b"\r\n\r\n" + body)
+            answer = b""
+            while not answer:
+                connection.sendall(b" ")
+                with suppress(TimeoutError):
+                    answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 408")
+        assert metric(server, "bistil_requests_total", lang="none", task="none", code="408") == 1
         assert probes(server) == (200, 200)
 
 
