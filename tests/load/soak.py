@@ -67,7 +67,7 @@ async def soak(
     started = time.perf_counter()
     seconds: list[float] = []
     sizes: list[int] = []
-    while (elapsed := time.perf_counter() - started) < 60 * minutes:
+    while (elapsed := time.perf_counter() - started) < 60 * minutes and not running.done():
         seconds.append(elapsed)
         sizes.append(server.resident_bytes())
         await asyncio.sleep(_SAMPLE_EVERY_S)

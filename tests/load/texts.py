@@ -14,7 +14,7 @@ _WORDS = (
 
 
 def lines(folder: Path, *, seed: int = 0, max_characters: int = 2000) -> Iterator[str]:
-    """Lines of ``*.txt`` and ``*.txt.xz`` in random order, again and again; at most 50,000 are held."""
+    """Lines of ``*.txt`` and ``*.txt.xz`` in random order, again and again; at most 50,000 are held, read at once."""
     found: list[str] = []
     for path in sorted(folder.glob("*.txt*")):
         with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
@@ -22,8 +22,7 @@ def lines(folder: Path, *, seed: int = 0, max_characters: int = 2000) -> Iterato
             found += [line for line in read if line]
     generator = random.Random(seed)
     found = generator.sample(found, min(len(found), 50_000))
-    while True:
-        yield generator.choice(found)
+    return iter(lambda: generator.choice(found), None)
 
 
 def made_up(*, seed: int = 0) -> Iterator[str]:
