@@ -12,7 +12,7 @@ import itertools
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from tests.load import texts
 from tests.load.server import Server
@@ -66,29 +66,30 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def rollout(flags: Sequence[str], *, path: str, replacements: int, rate: float) -> tuple[Outcome, list[int]]:
     """What became of the requests, and the exit codes of the servers that were replaced."""
-    proxy = Proxy()
-    host, port = await proxy.listen()
-    current = await Server.start(flags)
-    proxy.servers.append(current)
-    await current.until_ready()
-    await asyncio.sleep(2 * _PROBE_EVERY_S)
-    traffic = Traffic(host, port, path=path, texts=texts.made_up(), rate=rate)
-    running = asyncio.create_task(traffic.run())
-    codes = []
-    for number in range(replacements):
-        following = await Server.start(flags)
-        proxy.servers.append(following)
-        await following.until_ready()
+    async with AsyncExitStack() as stack:
+        proxy = Proxy()
+        host, port = await proxy.listen()
+        current = await Server.start(flags, stack=stack)
+        proxy.servers.append(current)
+        await current.until_ready()
+        await asyncio.sleep(2 * _PROBE_EVERY_S)
+        traffic = Traffic(host, port, path=path, texts=texts.made_up(), rate=rate)
+        running = asyncio.create_task(traffic.run())
+        codes = []
+        for number in range(replacements):
+            following = await Server.start(flags, stack=stack)
+            proxy.servers.append(following)
+            await following.until_ready()
+            current.process.send_signal(signal.SIGTERM)
+            codes.append(await current.process.wait())
+            proxy.servers.remove(current)
+            current = following
+            print(f"replacement {number + 1}: exit {codes[-1]}; {traffic.outcome}", flush=True)
+        traffic.stop()
+        await running
+        proxy.close()
         current.process.send_signal(signal.SIGTERM)
         codes.append(await current.process.wait())
-        proxy.servers.remove(current)
-        current = following
-        print(f"replacement {number + 1}: exit {codes[-1]}; {traffic.outcome}", flush=True)
-    traffic.stop()
-    await running
-    proxy.close()
-    current.process.send_signal(signal.SIGTERM)
-    codes.append(await current.process.wait())
     return traffic.outcome, codes
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,11 +22,12 @@ class Server:
     port: int
 
     @classmethod
-    async def start(cls, flags: Sequence[str]) -> Self:
-        """Start one on a free port and wait until it listens; it may still be loading."""
+    async def start(cls, flags: Sequence[str], *, stack: AsyncExitStack) -> Self:
+        """Start one on a free port and wait until it listens; it may still be loading. ``stack`` ends it."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "app.main", "--port", "0", *flags), stdout=PIPE, cwd=_ROOT
         )
+        stack.push_async_callback(_end, process)
         assert process.stdout is not None
         async for line in process.stdout:
             message = json.loads(line)["message"]
@@ -56,3 +58,9 @@ class Server:
         """The process' resident memory, from Linux' /proc."""
         fields = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return 1024 * int(fields.split("VmRSS:")[1].split()[0])
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()

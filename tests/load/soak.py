@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,21 +61,22 @@ async def soak(
     flags: Sequence[str], *, path: str, source: Iterator[str], rate: float, minutes: float
 ) -> tuple[Outcome, Growth]:
     """What became of the requests, and of the server's memory."""
-    server = await Server.start(flags)
-    await server.until_ready()
-    traffic = Traffic(server.host, server.port, path=path, texts=source, rate=rate)
-    running = asyncio.create_task(traffic.run())
-    started = time.perf_counter()
-    seconds: list[float] = []
-    sizes: list[int] = []
-    while (elapsed := time.perf_counter() - started) < 60 * minutes and not running.done():
-        seconds.append(elapsed)
-        sizes.append(server.resident_bytes())
-        await asyncio.sleep(_SAMPLE_EVERY_S)
-    traffic.stop()
-    await running
-    server.process.send_signal(signal.SIGTERM)
-    await server.process.wait()
+    async with AsyncExitStack() as stack:
+        server = await Server.start(flags, stack=stack)
+        await server.until_ready()
+        traffic = Traffic(server.host, server.port, path=path, texts=source, rate=rate)
+        running = asyncio.create_task(traffic.run())
+        started = time.perf_counter()
+        seconds: list[float] = []
+        sizes: list[int] = []
+        while (elapsed := time.perf_counter() - started) < 60 * minutes and not running.done():
+            seconds.append(elapsed)
+            sizes.append(server.resident_bytes())
+            await asyncio.sleep(_SAMPLE_EVERY_S)
+        traffic.stop()
+        await running
+        server.process.send_signal(signal.SIGTERM)
+        await server.process.wait()
     return traffic.outcome, growth(seconds, sizes)
 
 
