@@ -21,7 +21,8 @@ ENTITIES = [("PER", "Bola Tinubu", 0, 11), ("LOC", "Kano", 26, 30)]
 @pytest.fixture(scope="module")
 def url(store: Path) -> Iterator[str]:
     settings = Settings.read(store=str(store), threads=1)
-    with listening(settings, open_all(store, settings)) as server:
+    with pytest.MonkeyPatch.context() as patch, listening(settings, open_all(store, settings)) as server:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # else it refuses this machine too
         yield f"{server.url}/v1/ha"
 
 
