@@ -35,7 +35,7 @@ class Manifest:
     """What a bundle is, how it was made and what it scores. ``variants`` are best first; ``stride`` is in pieces.
 
     ``task`` is the route's name (``ner``), ``codec`` the module in ``app/tasks``; ``files`` maps every file but the
-    manifest to its sha256.
+    manifest to its sha256; ``familiar`` is what ``app.guard`` knows of the languages' pieces.
     """
 
     language: str
@@ -51,6 +51,7 @@ class Manifest:
     source_languages: tuple[str, ...] = ()
     teacher: dict[str, Any] = field(default_factory=dict)
     layer_map: tuple[int, ...] = ()
+    familiar: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     benchmark: dict[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] = field(default_factory=list)

@@ -56,6 +56,7 @@ class Trace:
     headers: dict[str, str] = field(default_factory=dict)
     n_windows: int = 0
     n_tokens: int = 0
+    rare_shares: list[float] = field(default_factory=list)
     problem: str = ""
 
 
@@ -75,6 +76,13 @@ class Metrics:
         )
         self.input_tokens = Histogram(
             "bistil_input_tokens", "Tokens of a request, windows summed.", model, buckets=_POWERS, registry=registry
+        )
+        self.unk_ratio = Histogram(
+            "bistil_input_unk_ratio",
+            "Share of an input's pieces that are unknown, or rare in the model's languages.",
+            model,
+            buckets=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
+            registry=registry,
         )
         self.windows = Counter("bistil_windows", "Rows run for requests.", model, registry=registry)
         self.rejected = Counter(
@@ -126,6 +134,8 @@ class Metrics:
             self.stages.labels(*model, stage)
         self.input_tokens.labels(*model)
         self.windows.labels(*model)
+        if served.guard is not None:
+            self.unk_ratio.labels(*model)
         self.load_duration.labels(*model).set(served.load_s)
         if served.resident_bytes is not None:
             self.resident.labels(*model, "student").set(served.resident_bytes)
@@ -153,6 +163,8 @@ class Metrics:
         if trace.model is not None:
             for stage, seconds in trace.stages.items():
                 self.stages.labels(*model, stage).observe(seconds)
+            for share in trace.rare_shares:
+                self.unk_ratio.labels(*model).observe(share)
             if trace.n_windows:
                 self.windows.labels(*model).inc(trace.n_windows)
                 self.input_tokens.labels(*model).observe(trace.n_tokens)

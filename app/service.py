@@ -142,6 +142,10 @@ class Service:
         trace.n_windows, trace.n_tokens = len(rows), sum(len(row) for row in rows)
         if (n := trace.n_tokens) > (limit := self.settings.max_queue_tokens):
             raise TooManyTokens(f"the request has {n} tokens, windows summed, more than {limit}", limit=limit, actual=n)
+        if model.guard is not None:
+            trace.rare_shares = model.guard.shares(encoded)
+            if model.guard.warns(trace.rare_shares):
+                trace.headers["x-bistil-warning"] = "language-mismatch"
         left_s = timeout_s - (time.perf_counter() - trace.started)
         if left_s <= 0:
             raise DeadlineExceeded(f"no answer within {timeout_s:g} s")

@@ -246,8 +246,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def sample_texts(build: Build, count: int) -> Iterator[str]:
-    """`count` lines of target text at even distances, for calibration."""
-    total = sum(1 for _ in lines(build.texts, build.tgt))
+def sample_texts(build: Build, count: int, *, language: str) -> Iterator[str]:
+    """At most `count` lines of a language's text at even distances."""
+    total = sum(1 for _ in lines(build.texts, language))
     step = max(1, total // count)
-    return islice(lines(build.texts, build.tgt), 0, step * count, step)
+    return islice(lines(build.texts, language), 0, step * count, step)

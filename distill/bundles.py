@@ -19,6 +19,7 @@ from distill.corpus import files
 from distill.datasets.base import provenance
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import export_onnx
+from distill.familiar import familiarity
 from distill.publish import publish
 from distill.recipe import Build
 from distill.report import licence
@@ -27,6 +28,7 @@ from distill.teach import open_model, read_sources, thin
 from distill.teacher import resolve
 
 _TIMED_ITEMS = 24
+_FAMILIAR_TEXTS = 20_000
 
 
 def export(build: Build, task: str) -> dict[str, Any]:
@@ -84,6 +86,9 @@ def export(build: Build, task: str) -> dict[str, Any]:
             }
             return {"benchmark": {**sizes, **speed}, "scores": scores}
 
+        known = {
+            language: list(sample_texts(build, _FAMILIAR_TEXTS, language=language)) for language in build.languages
+        }
         manifest = {
             "language": build.tgt,
             "source_languages": build.src,
@@ -97,26 +102,37 @@ def export(build: Build, task: str) -> dict[str, Any]:
                 "kept_pieces": trimmed["pieces_after"],
                 "unk_rate": trimmed["unk_rate"],
             },
-            "layer_map": tuple(distilled["layer_map"]),
+            "familiar": familiarity(open_tokenizer(source), known),
             "data": [*taught["data"], *scored["data"]],
             "config": _recipe(build, task),
             "seed": tuning.seed,
             "licence": build.licence or licence([*taught["data"], *scored["data"], *teacher_data(build)]),
+        }
+        calibration = list(sample_texts(build, build.export.calibration_texts, language=build.tgt))
+        how: dict[str, Any] = {
+            "staging": folder / "staging",
+            "precisions": build.export.precisions,
+            "exporter": build.export.exporter,
         }
         bundle = publish(
             model,
             source,
             training,
             data.dev,
-            list(sample_texts(build, build.export.calibration_texts)),
-            manifest,
+            calibration,
+            {**manifest, "layer_map": tuple(distilled["layer_map"])},
             store=build.store,
-            staging=folder / "staging",
-            precisions=build.export.precisions,
-            exporter=build.export.exporter,
             measure=measure,
+            **how,
         )
         stage.discard(folder, "teacher.onnx", "student.onnx")
+        if build.export.teacher_store:
+            teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
+            scores = {"scores": {"teacher": scored["scores"]["teacher"]}}
+            store = Path(build.export.teacher_store)
+            publish(
+                teacher, teacher_folder, training, data.dev, calibration, {**manifest, **scores}, store=store, **how
+            )
         return {"bundle": str(bundle)}
 
     inputs = {
@@ -193,5 +209,6 @@ def _recipe(build: Build, task: str) -> dict[str, Any]:
     plain = configuration.plain(build)
     for name in ("data", "text", "out", "pool", "store", "teacher"):
         plain.pop(name)
+    plain["export"].pop("teacher_store")
     plain["teach"], plain["transfer"] = asdict(build.tuning(task)), asdict(build.phase2(task))
     return plain

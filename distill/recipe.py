@@ -27,13 +27,17 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What is published. `test_examples` and `calibration_texts` bound the time; 0 test examples means all."""
+    """What is published. `test_examples` and `calibration_texts` bound the time; 0 test examples means all.
+
+    The task teacher goes to `teacher_store` as a bundle of its own, for the server's live proof; to none where empty.
+    """
 
     exporter: Literal["torch", "optimum"] = "torch"
     precisions: tuple[str, ...] = ("fp32", "int8")
     calibration_texts: int = 200
     test_examples: int = 0
     rounds: int = 20
+    teacher_store: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,10 +185,15 @@ def check(before: Tokenizer, after: Tokenizer, kept: np.ndarray, *, sample: Sequ
             raise DataError("trimming changed the pieces of a text whose pieces all survive")
 
 
+def unknown_id(tokenizer: Tokenizer) -> int:
+    """The id of the unknown token, -1 where there is none."""
+    return _unknown(json.loads(tokenizer.to_str())["model"], tokenizer)
+
+
 def unk_rate(tokenizer: Tokenizer | Path, texts: Iterable[str]) -> float:
     """The share of the pieces of `texts` that are the unknown token, between 0 and 1."""
     backend = _untruncated(tokenizer)
-    unknown = _unknown(json.loads(backend.to_str())["model"], backend)
+    unknown = unknown_id(backend)
     n_pieces = n_unknown = 0
     for batch in _batches(texts):
         for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):

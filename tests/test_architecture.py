@@ -15,7 +15,7 @@ APP_LAYERS = (
     ("errors", "rows", "text", "arborescence"),
     ("plugins", "bundle", "microbatches", "buckets", "tensorrt"),
     ("tasks", "engines"),
-    ("choice", "predictor"),
+    ("choice", "predictor", "guard"),
     ("batching",),
     ("problems", "settings", "remote", "store", "conllu", "schemas", "keys", "body", "metrics", "shadow"),
     ("service", "annotate"),

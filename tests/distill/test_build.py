@@ -15,6 +15,7 @@ import torch
 from starlette.testclient import TestClient
 
 from app.bundle import Bundle
+from app.guard import Guard
 from app.main import create_app
 from app.predictor import Predictor
 from app.settings import Settings
@@ -63,8 +64,10 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, data: Path) -> None:
-    assert main(arguments(tmp_path, data)) == 0
-    assert main(["verify", str(tmp_path / "store")]) == 0
+    teachers = tmp_path / "teachers"
+    assert main(arguments(tmp_path, data, f"export.teacher_store={teachers}")) == 0
+    for store in (tmp_path / "store", teachers):
+        assert main(["verify", str(store)]) == 0
     items: dict[str, Any] = {
         "ner": TokenItem("Aisha ta tafi Kano jiya."),
         "pos": TokenItem("Aisha ta tafi Kano jiya."),
@@ -75,6 +78,12 @@ def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, d
         manifest = Bundle.open(tmp_path / "store" / "ha" / task / "1").manifest
         assert manifest.layer_map == (1, 3) and manifest.teacher["unk_rate"]["ha"]["after"] <= 0.01
         assert {"teacher", "student"} <= set(manifest.scores)
+        shadowed = Bundle.open(teachers / "ha" / task / "1").manifest
+        assert (shadowed.layer_map, set(shadowed.scores)) == ((), {"teacher"})
+        assert shadowed.files["tokenizer.json"] == manifest.files["tokenizer.json"]
+        guard = Guard.from_manifest(manifest, Bundle.open(tmp_path / "store" / "ha" / task / "1").tokenizer())
+        assert guard is not None and 0 <= guard.limit < 1
+        assert str(teachers) not in manifest.to_json()
         predictor: Predictor[Any, Any] = Predictor.open(tmp_path / "store" / "ha" / task / "1")
         prediction = predictor.predict([item])[0]
         predictor.close()
