@@ -49,12 +49,12 @@ class Guard:
 
     def shares(self, items: Sequence[Sequence[Row]]) -> list[float]:
         """The share of rare and unknown pieces in each item's rows; items of fewer than 8 pieces are left out."""
-        found = []
+        found: list[float] = []
         for rows in items:
             kinds = self._kinds[np.concatenate([row.ids for row in rows])] if rows else self._kinds[:0]
             n = np.count_nonzero(kinds)
             if n >= MIN_PIECES:
-                found.append(np.count_nonzero(kinds == _RARE) / n)
+                found.append(float(np.count_nonzero(kinds == _RARE) / n))
         return found
 
     def warns(self, shares: Sequence[float]) -> bool:
@@ -64,7 +64,7 @@ class Guard:
 
 def pack(rare: npt.NDArray[np.bool_]) -> str:
     """A bit a piece, as base64: what a manifest holds. Shape: ``rare`` (pieces,)."""
-    return base64.b64encode(np.packbits(rare)).decode("ascii")
+    return base64.b64encode(np.packbits(rare).tobytes()).decode("ascii")
 
 
 def unpack(text: Any, n: int) -> npt.NDArray[np.bool_]:
