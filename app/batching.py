@@ -38,10 +38,14 @@ class BatchStats:
 
 @dataclass(slots=True)
 class Timing:
-    """Where a submission's time went: the longest wait of its rows, and the engine time of the batches they were in."""
+    """Where a submission's time went: the longest wait of its rows, and the engine time of the batches they were in.
+
+    ``batch`` are the rows of the last of these, its own and others'.
+    """
 
     queue_s: float = 0.0
     forward_s: float = 0.0
+    batch: Sequence[Row] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -289,8 +293,10 @@ class Batcher:
         return _Ran(batch, answers, started=started, forward_s=ended - started)
 
     def _deliver(self, ran: "_Ran") -> None:
+        rows = [entry.row for entry in ran.batch]
         timings = {id(entry.submission): entry.submission for entry in ran.batch}
         for submission in timings.values():
+            submission.timing.batch = rows
             submission.timing.forward_s += ran.forward_s
             submission.timing.queue_s = max(submission.timing.queue_s, ran.started - submission.queued_at)
         if isinstance(ran.answers, BaseException):
@@ -303,7 +309,7 @@ class Batcher:
             if not submission.n_left and not submission.answer.done():
                 submission.answer.set_result(submission.outputs)
         if self.on_batch is not None:
-            lengths = [len(entry.row) for entry in ran.batch]
+            lengths = [len(row) for row in rows]
             stats = BatchStats(
                 n_rows=len(lengths),
                 n_tokens=sum(lengths),

@@ -1,6 +1,7 @@
 """Every collector, and the one middleware that fills them: each request is counted once, here."""
 
 import logging
+import math
 import re
 import time
 import traceback
@@ -14,12 +15,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Summary,
     disable_created_metrics,
     generate_latest,
 )
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.agreement import OUTCOMES, Outcome
 from app.batching import BatchStats
 from app.body import limited
 from app.errors import error_types
@@ -28,7 +31,9 @@ from app.store import Served
 
 _LOG = logging.getLogger(__name__)
 _LADDER = tuple(0.00025 * 2 ** (step / 2) for step in range(31))
+_FINE_LADDER = tuple(0.00025 * 1.2**step for step in range(58))
 _POWERS = tuple(float(2**power) for power in range(14))
+_OK = 200
 _GONE = 499
 _FAILED = 500
 _CODES = sorted({200, 404, 405, 408, 413, 422, _GONE, _FAILED} | {error.status for error in error_types()} - {400})
@@ -46,7 +51,8 @@ NOBODY = ("none", "none")
 class Trace:
     """What one request was about and where its time went, filled in on its way.
 
-    ``stages`` are in seconds; ``problem`` is the type of the problem it was answered with.
+    ``stages`` are in seconds; ``problem`` is the type of the problem it was answered with; ``after_reply`` is called
+    when a good answer has been sent.
     """
 
     request_id: str
@@ -58,6 +64,7 @@ class Trace:
     n_tokens: int = 0
     rare_shares: list[float] = field(default_factory=list)
     problem: str = ""
+    after_reply: Callable[[], None] | None = None
 
 
 class Metrics:
@@ -122,6 +129,31 @@ class Metrics:
         self.quality = Gauge(
             "bistil_model_quality_ratio", "Scores on the card.", (*model, "model", "metric"), registry=registry
         )
+        self.shadow_pairs = Counter(
+            "bistil_shadow_pairs", "Requests run on teacher and student.", (*model, "mode"), registry=registry
+        )
+        self.shadow_log_speedup = Summary(
+            "bistil_shadow_log_speedup", "ln(teacher / student seconds).", (*model, "mode"), registry=registry
+        )
+        self.shadow_sumsq = Gauge(
+            "bistil_shadow_log_speedup_sumsq", "Sum of its squares.", (*model, "mode"), registry=registry
+        )
+        self.shadow_duration = Histogram(
+            "bistil_shadow_duration_seconds",
+            "Engine time in the live proof.",
+            (*model, "mode", "role"),
+            buckets=_FINE_LADDER,
+            registry=registry,
+        )
+        self.shadow_agreement = Counter(
+            "bistil_shadow_agreement",
+            "Findings of both, compared.",
+            (*model, "outcome"),
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "bistil_shadow_dropped", "Sampled requests not run on the teacher.", (*model, "reason"), registry=registry
+        )
         for reason in _REASONS:
             self.rejected.labels(reason)
         self._initialise(NOBODY)
@@ -141,9 +173,40 @@ class Metrics:
             self.resident.labels(*model, "student").set(served.resident_bytes)
         for name, metric, score in _scores(served.bundle.manifest.scores):
             self.quality.labels(*model, name, metric).set(score / 100)
-        provider = str(getattr(served.engine, "provider", served.variant.engine))
-        self.model_info.labels(*model, "student", served.variant.precision, provider, served.sha).set(1)
+        self.model_info.labels(*model, "student", served.variant.precision, _provider(served), served.sha).set(1)
         served.batcher.on_batch = self.batch
+
+    def register_shadow(self, served: Served, *, sha: str, grown_bytes: int | None) -> None:
+        """Begin every series of a model's live proof at zero; ``grown_bytes`` is the memory that it took."""
+        model = (served.language, served.task)
+        self.model_info.labels(*model, "teacher", served.variant.precision, _provider(served), sha).set(1)
+        if grown_bytes is not None:
+            self.resident.labels(*model, "teacher").set(grown_bytes)
+        for mode in ("single", "batch"):
+            self.shadow_pairs.labels(*model, mode)
+            self.shadow_log_speedup.labels(*model, mode)
+            self.shadow_sumsq.labels(*model, mode)
+            for role in ("teacher", "student"):
+                self.shadow_duration.labels(*model, mode, role)
+        for outcome in OUTCOMES:
+            self.shadow_agreement.labels(*model, outcome)
+        for reason in ("busy", "backlog", "budget", "failed"):
+            self.shadow_dropped.labels(*model, reason)
+
+    def shadow(
+        self, language: str, task: str, *, seconds: Mapping[str, tuple[float, float]], agreement: Mapping[Outcome, int]
+    ) -> None:
+        """Count one request of the live proof; ``seconds`` are the teacher's and the student's, by mode."""
+        model = (language, task)
+        for mode, (teacher_s, student_s) in seconds.items():
+            ratio = math.log(teacher_s / student_s)
+            self.shadow_pairs.labels(*model, mode).inc()
+            self.shadow_log_speedup.labels(*model, mode).observe(ratio)
+            self.shadow_sumsq.labels(*model, mode).inc(ratio**2)
+            self.shadow_duration.labels(*model, mode, "teacher").observe(teacher_s)
+            self.shadow_duration.labels(*model, mode, "student").observe(student_s)
+        for outcome, count in agreement.items():
+            self.shadow_agreement.labels(*model, outcome).inc(count)
 
     def batch(self, stats: BatchStats) -> None:
         """Count one micro-batch."""
@@ -236,6 +299,12 @@ class Instrument:
         finally:
             if scope["method"] == "POST" and scope["path"].startswith(_COUNTED):
                 self.metrics.request(trace, code=code)
+                if trace.after_reply is not None and code == _OK:
+                    trace.after_reply()
+
+
+def _provider(served: Served) -> str:
+    return str(getattr(served.engine, "provider", served.variant.engine))
 
 
 def _scores(card: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar
 
 from tokenizers import Tokenizer
 
 from app.batching import Timing
+from app.daemon import in_daemon
 from app.errors import (
     BistilError,
     DeadlineExceeded,
@@ -25,6 +25,7 @@ from app.metrics import Metrics, Trace
 from app.rows import Row
 from app.schemas.base import TaskRequest
 from app.settings import Settings
+from app.shadow import Shadow
 from app.store import Location, ModelStore, Served
 from app.tasks.base import Task
 
@@ -43,10 +44,13 @@ class Service:
         self.failure: BistilError | None = None
         self._planned: set[tuple[str, str]] | None = None
         self._served: dict[tuple[str, str], Served] = {}
+        self.shadow = Shadow(settings, metrics) if settings.shadow_teacher else None
         if served is not None:
             self._planned = {(model.language, model.task) for model in served}
             for model in served:
                 self._add(model)
+                if self.shadow is not None:
+                    self.shadow.open(model)
 
     @property
     def served(self) -> list[Served]:
@@ -67,10 +71,13 @@ class Service:
         """Bring up what the settings ask for; a failure is logged and kept in ``failure``."""
         try:
             store = ModelStore(self.settings.store, cache=self.settings.cache_folder)
-            locations = await _in_daemon(lambda: store.find(languages=self.settings.lang, tasks=self.settings.tasks))
+            locations = await in_daemon(lambda: store.find(languages=self.settings.lang, tasks=self.settings.tasks))
             self._planned = {(location.language, location.task) for location in locations}
             for location in locations:
                 await self._load(store, location)
+            if self.shadow is not None:
+                for model in self.served:
+                    await in_daemon(partial(self.shadow.open, model))
         except Exception as error:
             _LOG.exception("loading failed: %s", error)
             self.failure = error if isinstance(error, BistilError) else BistilError(f"loading failed: {error}")
@@ -153,17 +160,23 @@ class Service:
         outputs = iter(await model.batcher.submit(rows, timing=timing, timeout_s=left_s))
         trace.stages |= {"queue": timing.queue_s, "forward": timing.forward_s}
         own = [[next(outputs) for _ in item_rows] for item_rows in encoded]
-        return await _timed(
-            lambda: render([codec.decode(*parts) for parts in zip(items, encoded, own, strict=True)]),
-            trace,
-            "decode",
-            n_characters,
-        )
+        predictions: list[Any] = []
+
+        def decode() -> Any:
+            predictions.extend(codec.decode(*parts) for parts in zip(items, encoded, own, strict=True))
+            return render(predictions)
+
+        body = await _timed(decode, trace, "decode", n_characters)
+        if self.shadow is not None:
+            trace.after_reply = self.shadow.sample(model, request, items, predictions, timing.batch)
+        return body
 
     async def close(self) -> None:
         """Answer what was accepted, then free the engines; one that hangs is given up, and is a ``failure``."""
         self.draining = True
         closing = [asyncio.create_task(model.batcher.close()) for model in self._served.values()]
+        if self.shadow is not None:
+            closing.append(asyncio.create_task(self.shadow.close()))
         if not closing:
             return
         _, hanging = await asyncio.wait(closing, timeout=self.settings.drain_timeout_s)
@@ -174,7 +187,7 @@ class Service:
             _LOG.error("%s", self.failure)
 
     async def _load(self, store: ModelStore, location: Location) -> None:
-        model = await _in_daemon(lambda: store.open(location, self.settings))
+        model = await in_daemon(lambda: store.open(location, self.settings))
         self._add(model)
         _LOG.info("serving %s, up in %.2f s", model.name, model.load_s)
 
@@ -221,29 +234,3 @@ async def _timed(call: Callable[[], ResultT], trace: Trace, stage: str, n_charac
     result = call() if n_characters <= _OFFLOAD_CHARACTERS else await asyncio.to_thread(call)
     trace.stages[stage] = time.perf_counter() - started
     return result
-
-
-async def _in_daemon(call: Callable[[], ResultT]) -> ResultT:
-    """Run ``call`` in a thread that, unlike ``asyncio.to_thread``'s, does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[ResultT] = loop.create_future()
-
-    def settle(value: ResultT | None, error: Exception | None) -> None:
-        if result.cancelled():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(cast(ResultT, value))
-
-    def run() -> None:
-        value, failure = None, None
-        try:
-            value = call()
-        except Exception as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, value, failure)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await result

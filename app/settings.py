@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     )
     drain_delay_s: float = Field(default=2.0, ge=0, description="seconds served with /readyz at 503 after SIGTERM")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="seconds open requests have after that")
+    shadow_teacher: str = Field(
+        default="", description="a teacher's bundle, or a store of such: run it beside the student for the live proof"
+    )
+    shadow_share: float = Field(default=0.01, gt=0, le=1, description="share of requests that also run the teacher")
+    shadow_time_share: float = Field(default=0.1, gt=0, le=1, description="share of the time the teacher may run")
     docs: bool = Field(default=True, description="serve /docs and /openapi.json")
 
     @field_validator("lang", "tasks", mode="before")
@@ -76,6 +81,13 @@ class Settings(BaseSettings):
     def _ignore_service_link(cls, value: Any) -> Any:
         # Kubernetes sets BISTIL_PORT=tcp://... in every pod beside a Service that is named "bistil"
         return 8000 if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @field_validator("shadow_teacher")
+    @classmethod
+    def _is_folder(cls, value: str) -> str:
+        if value and not Path(value).is_dir():
+            raise ValueError(f"{value} is not a folder")
+        return value
 
     @property
     def cache_folder(self) -> Path:
