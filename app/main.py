@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.engines.onnx import share_threads
+from app.energy import Ledger, open_meter
 from app.errors import BistilError
 from app.keys import Guard, read_keys
 from app.metrics import Instrument, Metrics
@@ -28,7 +29,7 @@ from app.store import ModelStore, Served
 
 def create_app(settings: Settings, served: Sequence[Served] | None = None) -> FastAPI:
     """The application: it loads what ``settings`` ask for in the background, or serves ``served`` at once."""
-    metrics = Metrics()
+    metrics = Metrics(Ledger(open_meter(settings.device), usd_per_hour=settings.usd_per_hour))
     service = Service(settings, metrics, served=served)
 
     @asynccontextmanager

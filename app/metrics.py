@@ -6,25 +6,28 @@ import re
 import time
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     Histogram,
     Summary,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client import Counter as Total
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.agreement import OUTCOMES, Outcome
 from app.batching import BatchStats
 from app.body import limited
+from app.energy import Account, Ledger, Used
 from app.errors import error_types
 from app.problems import problem
 from app.store import Served
@@ -70,11 +73,13 @@ class Trace:
 class Metrics:
     """The collectors of one app, on a registry of its own. ``lang`` and ``task`` are only ever served ones or none."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger = ledger or Ledger(None)
+        self._answered: Counter[tuple[str, str]] = Counter()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # series beside each counter that nothing reads
         self.registry = registry = CollectorRegistry()
         model = ("lang", "task")
-        self.requests = Counter("bistil_requests", "Requests answered.", (*model, "code"), registry=registry)
+        self.requests = Total("bistil_requests", "Requests answered.", (*model, "code"), registry=registry)
         self.duration = Histogram(
             "bistil_request_duration_seconds", "Request to last byte.", model, buckets=_LADDER, registry=registry
         )
@@ -91,11 +96,11 @@ class Metrics:
             buckets=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
             registry=registry,
         )
-        self.windows = Counter("bistil_windows", "Rows run for requests.", model, registry=registry)
-        self.rejected = Counter(
+        self.windows = Total("bistil_windows", "Rows run for requests.", model, registry=registry)
+        self.rejected = Total(
             "bistil_rejected", "Requests refused or given up, by problem type.", ("reason",), registry=registry
         )
-        self.client_gone = Counter("bistil_client_gone", "Callers that left before the answer.", registry=registry)
+        self.client_gone = Total("bistil_client_gone", "Callers that left before the answer.", registry=registry)
         self.batch_sequences = Histogram(
             "bistil_batch_sequences", "Rows of a micro-batch.", buckets=_POWERS, registry=registry
         )
@@ -129,7 +134,7 @@ class Metrics:
         self.quality = Gauge(
             "bistil_model_quality_ratio", "Scores on the card.", (*model, "model", "metric"), registry=registry
         )
-        self.shadow_pairs = Counter(
+        self.shadow_pairs = Total(
             "bistil_shadow_pairs", "Requests run on teacher and student.", (*model, "mode"), registry=registry
         )
         self.shadow_log_speedup = Summary(
@@ -145,15 +150,19 @@ class Metrics:
             buckets=_FINE_LADDER,
             registry=registry,
         )
-        self.shadow_agreement = Counter(
+        self.shadow_agreement = Total(
             "bistil_shadow_agreement",
             "Findings of both, compared.",
             (*model, "outcome"),
             registry=registry,
         )
-        self.shadow_dropped = Counter(
+        self.shadow_dropped = Total(
             "bistil_shadow_dropped", "Sampled requests not run on the teacher.", (*model, "reason"), registry=registry
         )
+        self.energy = Total(
+            "bistil_energy_joules", "Energy used, by engine seconds.", (*model, "role"), registry=registry
+        )
+        self.cost = Total("bistil_cost_usd", "Money spent, by engine seconds.", (*model, "role"), registry=registry)
         for reason in _REASONS:
             self.rejected.labels(reason)
         self._initialise(NOBODY)
@@ -174,7 +183,7 @@ class Metrics:
         for name, metric, score in _scores(served.bundle.manifest.scores):
             self.quality.labels(*model, name, metric).set(score / 100)
         self.model_info.labels(*model, "student", served.variant.precision, _provider(served), served.sha).set(1)
-        served.batcher.on_batch = self.batch
+        served.batcher.on_batch = partial(self.batch, (*model, "student"))
 
     def register_shadow(self, served: Served, *, sha: str, grown_bytes: int | None) -> None:
         """Begin every series of a model's live proof at zero; ``grown_bytes`` is the memory that it took."""
@@ -196,8 +205,12 @@ class Metrics:
     def shadow(
         self, language: str, task: str, *, seconds: Mapping[str, tuple[float, float]], agreement: Mapping[Outcome, int]
     ) -> None:
-        """Count one request of the live proof; ``seconds`` are the teacher's and the student's, by mode."""
+        """Count one request of the live proof; ``seconds`` are the teacher's and the student's, by mode.
+
+        Each ran twice, once untimed.
+        """
         model = (language, task)
+        self.ledger.spend((*model, "shadow"), 2 * sum(map(sum, seconds.values())))
         for mode, (teacher_s, student_s) in seconds.items():
             ratio = math.log(teacher_s / student_s)
             self.shadow_pairs.labels(*model, mode).inc()
@@ -208,8 +221,11 @@ class Metrics:
         for outcome, count in agreement.items():
             self.shadow_agreement.labels(*model, outcome).inc(count)
 
-    def batch(self, stats: BatchStats) -> None:
-        """Count one micro-batch."""
+    def batch(self, account: Account, stats: BatchStats) -> None:
+        """Count one micro-batch, on the account of the model that it ran on."""
+        self.ledger.spend(account, stats.forward_s)
+        if self.ledger.is_due:
+            self._settle()
         self.batch_sequences.observe(stats.n_rows)
         self.batch_tokens.observe(stats.n_padded)
         self.batch_padding.observe(1 - stats.n_tokens / stats.n_padded)
@@ -219,6 +235,7 @@ class Metrics:
         model = trace.model or NOBODY
         self.requests.labels(*model, code).inc()
         self.duration.labels(*model).observe(time.perf_counter() - trace.started)
+        self._answered[model] += code == _OK
         if code == _GONE:
             self.client_gone.inc()
         elif trace.problem and code != _FAILED:
@@ -234,11 +251,29 @@ class Metrics:
 
     def render(self, served: Iterable[Served], *, ready: bool) -> bytes:
         """The text format of all series, with the gauges read now."""
+        self._settle()
         batchers = [model.batcher for model in served]
         self.queue_depth.set(sum(batcher.n_waiting for batcher in batchers))
         self.queue_tokens.set(sum(batcher.waiting_tokens for batcher in batchers))
         self.ready.set(ready)
         return generate_latest(self.registry)
+
+    def per_1000(self, served: Served) -> Used:
+        """What 1000 answered requests of the model used so far, in its own engine; 0 before the first."""
+        self._settle()
+        model = (served.language, served.task)
+        used, share = self.ledger.total((*model, "student")), 1000 / max(self._answered[model], 1)
+        return Used(
+            joules=None if used.joules is None else used.joules * share,
+            usd=None if used.usd is None else used.usd * share,
+        )
+
+    def _settle(self) -> None:
+        for account, used in self.ledger.settle():
+            if used.joules is not None:
+                self.energy.labels(*account).inc(used.joules)
+            if used.usd is not None:
+                self.cost.labels(*account).inc(used.usd)
 
     def _initialise(self, model: tuple[str, str]) -> None:
         for code in _CODES:

@@ -65,7 +65,9 @@ async def metrics(request: Request) -> Response:
 @router.get("/v1/models", tags=["models"], response_model=Models, responses=problems(401))
 async def models(request: Request) -> Response:
     """The models that are up."""
-    return _json({"models": [Model.of(model).model_dump() for model in _service(request).served]})
+    service = _service(request)
+    told = [Model.of(model, service.metrics.per_1000(model)).model_dump() for model in service.served]
+    return _json({"models": told})
 
 
 @router.get("/v1/{language}/ready", tags=["operations"], responses=probe() | problems(404, 422))

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     )
     shadow_share: float = Field(default=0.01, gt=0, le=1, description="share of requests that also run the teacher")
     shadow_time_share: float = Field(default=0.1, gt=0, le=1, description="share of the time the teacher may run")
+    usd_per_hour: float = Field(default=0.0, ge=0, description="price of this machine, for the cost of requests")
     docs: bool = Field(default=True, description="serve /docs and /openapi.json")
 
     @field_validator("lang", "tasks", mode="before")

@@ -20,6 +20,7 @@ from app.daemon import in_daemon
 from app.engines.base import Engine
 from app.errors import BistilError, BundleError
 from app.metrics import Metrics
+from app.paired import time_pair
 from app.predictor import codec, open_engine
 from app.rows import Row, Tensors, pad, split
 from app.schemas import Request
@@ -193,20 +194,13 @@ class Shadow:
         self, twins: Twins, batches: Sequence[Sequence[Row]], own: Sequence[Sequence[Row]]
     ) -> tuple[tuple[float, float], list[Tensors]]:
         """Seconds of teacher and student for their batches, and the teacher's outputs."""
-        sides: list[tuple[Engine, list[Tensors]]] = [
+        seconds, (outputs, _) = time_pair(
             (twins.teacher, [{**pad(rows, pad_id=twins.bundle.manifest.pad_id)} for rows in batches]),
             (twins.student, [{**pad(rows, pad_id=twins.served.bundle.manifest.pad_id)} for rows in own]),
-        ]
-        taken = [0.0, 0.0]
-        outputs: list[list[Tensors]] = [[], []]
-        for side in self._random.sample((0, 1), 2):
-            engine, inputs = sides[side]
-            for tensors in inputs:
-                engine.run(tensors)
-            started = self._clock()
-            outputs[side] = [engine.run(tensors) for tensors in inputs]
-            taken[side] = self._clock() - started
-        return (taken[0], taken[1]), outputs[0]
+            order=self._random,
+            clock=self._clock,
+        )
+        return seconds, outputs
 
 
 def _teachers(place: str) -> dict[tuple[str, str], Path]:

@@ -15,13 +15,13 @@ APP_LAYERS = (
     ("errors", "rows", "text", "arborescence"),
     ("plugins", "bundle", "microbatches", "buckets", "tensorrt"),
     ("tasks", "engines"),
-    ("choice", "predictor", "guard", "agreement"),
+    ("choice", "predictor", "guard", "agreement", "paired"),
     ("batching",),
     ("problems", "settings", "remote", "store", "conllu", "schemas", "keys", "body", "daemon", "metrics", "energy", "shadow"),
     ("service", "annotate"),
     ("exchange", "openapi"),
     ("routes", "open_inference", "server"),
-    ("main",),
+    ("main", "bench"),
 )
 """A module of a layer imports from its own layer and those before it."""
 
@@ -38,8 +38,8 @@ REGISTRIES = (
 )
 PLUG_INS = [p for p in MODULES if str(p.parent) in REGISTRIES and p.stem != "__init__"]
 ALLOWED_IN = {
-    "torch": ("distill/", "app/engines/torch.py"),
-    "transformers": ("distill/", "app/engines/torch.py"),
+    "torch": ("distill/", "app/engines/torch.py", "app/bench/pipeline_server.py"),
+    "transformers": ("distill/", "app/engines/torch.py", "app/bench/pipeline_server.py"),
     "tensorrt": ("app/engines/tensorrt.py",),
     "pyarrow": ("app/annotate/formats/parquet.py", "distill/"),
     "ray": ("app/annotate/runners/ray.py",),

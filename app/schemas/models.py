@@ -1,14 +1,21 @@
 """What a server tells about its models and its errors."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from app.energy import Used
 from app.store import Served
 
 
+Measured = float | Literal["unavailable"]
+
+
 class Model(BaseModel):
-    """One served model; ``reason`` says why this variant of it."""
+    """One served model; ``reason`` says why this variant of it.
+
+    Energy and cost are those of its own engine, per 1000 requests answered so far.
+    """
 
     language: str
     task: str
@@ -23,10 +30,12 @@ class Model(BaseModel):
     url: str
     card: str
     sha256: str
+    joules_per_1000_requests: Measured
+    usd_per_1000_requests: Measured
 
     @classmethod
-    def of(cls, served: Served) -> Self:
-        """What is told of a model that is up."""
+    def of(cls, served: Served, used: Used) -> Self:
+        """What is told of a model that is up, and of what 1000 of its requests use."""
         manifest = served.bundle.manifest
         url = f"/v1/{served.language}/{served.task}"
         return cls(
@@ -43,6 +52,8 @@ class Model(BaseModel):
             url=url,
             card=f"{url}/card",
             sha256=served.sha,
+            joules_per_1000_requests="unavailable" if used.joules is None else used.joules,
+            usd_per_1000_requests="unavailable" if used.usd is None else used.usd,
         )
 
 
