@@ -23,7 +23,7 @@ from app.metrics import Metrics
 from app.paired import time_pair
 from app.predictor import codec, open_engine
 from app.rows import Row, Tensors, pad, split
-from app.schemas import Request
+from app.schemas.base import TaskRequest
 from app.settings import Settings
 from app.store import ModelStore, Served, resident_bytes
 from app.tasks.base import Task
@@ -116,7 +116,12 @@ class Shadow:
         _LOG.info("live proof of %s: %.3g of requests also run the teacher", served.name, self.settings.shadow_share)
 
     def sample(
-        self, served: Served, request: Request, items: Sequence[Any], predictions: Sequence[Any], batch: Sequence[Row]
+        self,
+        served: Served,
+        request: TaskRequest,
+        items: Sequence[Any],
+        predictions: Sequence[Any],
+        batch: Sequence[Row],
     ) -> Callable[[], None] | None:
         """For the drawn share of requests, what to call when the reply has left; None for the others."""
         twins = self._twins.get((served.language, served.task))

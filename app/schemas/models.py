@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 from app.energy import Used
 from app.store import Served
 
-
 Measured = float | Literal["unavailable"]
 
 
