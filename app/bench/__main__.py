@@ -15,6 +15,7 @@ from typing import Any
 
 from app.bench import contenders, report
 from app.bench.engine import BareEngine, log_ratios
+from app.bench.live import live
 from app.bench.load import Body, closed_loop
 from app.bench.texts import texts
 from app.bundle import Bundle
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load on each server in each round")
     parser.add_argument("--quick", action="store_true", help="1 round, and of --models the first alone")
     parser.add_argument("--threads", type=int, default=cpus(), help="of every engine")
+    parser.add_argument("--live", action="store_true", help="read the live proof from a Prometheus, too")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     options = parser.parse_args(arguments)
     try:
@@ -112,7 +114,20 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
                 cells.append(report.Cell(contender=report.BARE, load=load, texts_per_s=speed))
             rounds.append(sorted(cells, key=lambda cell: cell.contender != report.US))
         same = log_ratios(engines["teacher"], engines["student"], seconds=2 * options.seconds)
-    found = report.ratios(rounds, same)
+        found = report.ratios(rounds, same)
+        if options.live:
+            _say("live proof")
+            found.append(
+                live(
+                    folder / "store",
+                    folder / "teachers",
+                    loads["1"],
+                    path=running[0].contender.path,
+                    variant=options.variant,
+                    threads=options.threads,
+                    seconds=4 * options.seconds,
+                )
+            )
     conditions = {
         "student": student,
         "teacher": teacher,

@@ -37,7 +37,7 @@ class Running:
 
     def __init__(self, contender: Contender, *, log: IO[str]) -> None:
         self.contender = contender
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}{contender.path}"
         self._log = log
         self._process = subprocess.Popen(
@@ -110,7 +110,8 @@ def lists(texts: Sequence[str], *, size: int) -> list[Body]:
     return [Body(content=json.dumps({"inputs": group}).encode(), n_texts=size) for group in groups]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

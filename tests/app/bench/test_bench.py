@@ -1,0 +1,45 @@
+"""The whole benchmark, on models of one and two layers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.bench.__main__ import main
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_one_run_measures_every_contender_and_prints_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("litserve", "torch", "transformers"):
+        pytest.importorskip(package)
+    target = tmp_path / "bench.json"
+    sizes = ["--student", "1x32x300", "--teacher", "2x32x600"]
+    assert main([*sizes, "--quick", "--seconds", "0.3", "--threads", "1", "--json", str(target)]) == 0
+    printed = capsys.readouterr().out
+    (found,) = json.loads(target.read_text()).values()
+    measured = {(cell["contender"], cell["load"]) for cell in found["rounds"][0]}
+    servers = ("bistil-serve", "FastAPI + pipeline", "LitServe + pipeline")
+    assert measured == {
+        *((server, load) for server in servers for load in ("1", "8", "64", "list")),
+        *(("teacher, FastAPI + pipeline", load) for load in ("1", "8", "64")),
+        *(("engine, no server", load) for load in ("1", "64", "list")),
+    }
+    assert all(ratio["mean"] > 0 for ratio in found["ratios"])
+    assert found["conditions"]["load_generator"] == "on the same machine"
+    assert "| p50, 1 client, against teacher, FastAPI + pipeline |" in printed
+    assert "same engine and precision" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "xlmr"], "unknown models 'xlmr'; choose from: mbert, embedded"),
+        (["--student", "1x32x300"], "--student and --teacher go together"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
