@@ -103,7 +103,7 @@ def open_meter(device: str) -> Meter | None:
     """The counter of the device that models run on; None, and a line in the log, where the machine does not tell."""
     kind, _, index = device.partition(":")
     try:
-        meter: Meter = Nvml.open(int(index or 0)) if kind == "cuda" else Rapl.open()
+        meter: Meter = Nvml.open(int(index or 0)) if kind != "cpu" else Rapl.open()
     except (EngineError, MissingExtra) as error:
         _LOG.warning("energy is unavailable: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""Guard: whether a text is in a language the student was made for, told by its rare and unknown pieces."""
+"""LanguageGuard: whether a text is in a language the student was made for, told by its rare and unknown pieces."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ MIN_PIECES = 8
 _SPECIAL, _FAMILIAR, _RARE = range(3)
 
 
-class Guard:
+class LanguageGuard:
     """Knows which pieces are rare in all text of the student's languages, and what share of them is too much.
 
     A text in another script is far above ``limit``; one in a related language of the same script may well be below.

@@ -12,8 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app import __version__
-from app.engines.onnx import share_threads
 from app.energy import Ledger, open_meter
+from app.engines.onnx import share_threads
 from app.errors import BistilError
 from app.keys import Guard, read_keys
 from app.metrics import Instrument, Metrics

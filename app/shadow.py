@@ -16,12 +16,13 @@ from tokenizers import Tokenizer
 
 from app.agreement import FOUND_BY_CODEC, Outcome, agreement
 from app.bundle import MANIFEST, Bundle, Variant
+from app.choice import open_engine
 from app.daemon import in_daemon
 from app.engines.base import Engine
 from app.errors import BistilError, BundleError
 from app.metrics import Metrics
 from app.paired import time_pair
-from app.predictor import codec, open_engine
+from app.predictor import codec
 from app.rows import Row, Tensors, pad, split
 from app.schemas.base import TaskRequest
 from app.settings import Settings
@@ -231,8 +232,8 @@ def _open(folder: Path, served: Served, settings: Settings) -> Twins:
         variant=variant,
         codec=codec(theirs),
         tokenizer=bundle.tokenizer(),
-        teacher=open_engine(bundle, variant=variant.name, **options),
-        student=open_engine(served.bundle, variant=served.variant.name, **options),
+        teacher=open_engine(bundle, variant, **options),
+        student=open_engine(served.bundle, served.variant, **options),
         same_pieces=ours.files["tokenizer.json"] == theirs.files["tokenizer.json"],
     )
 

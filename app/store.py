@@ -14,7 +14,7 @@ from app.bundle import MANIFEST, Bundle, Variant
 from app.choice import choose
 from app.engines.base import Engine
 from app.errors import BundleError, ConfigError, UnknownChoice
-from app.guard import Guard
+from app.guard import LanguageGuard
 from app.microbatches import measure
 from app.predictor import Predictor, codec
 from app.remote import Remote
@@ -50,7 +50,7 @@ class Served:
     engine: Engine
     batcher: Batcher
     reason: str = ""
-    guard: Guard | None = None
+    guard: LanguageGuard | None = None
     load_s: float = 0.0
     resident_bytes: int | None = None
 
@@ -150,7 +150,7 @@ class ModelStore:
                 stuck_after_s=settings.stuck_after_s,
             ),
             load_s=time.perf_counter() - started,
-            guard=Guard.from_manifest(manifest, tokenizer),
+            guard=LanguageGuard.from_manifest(manifest, tokenizer),
             resident_bytes=None if resident_before is None else max((resident_bytes() or 0) - resident_before, 0),
         )
 

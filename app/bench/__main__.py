@@ -89,14 +89,14 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
         asked = texts(bundle.tokenizer(), _N_TEXTS, longest=longest)
         loads = _loads(asked)
 
-        def bare(name: str) -> BareEngine:
-            place = folder / name / LANGUAGE / TASK / "1"
-            return BareEngine(place, asked, variant=options.variant, threads=options.threads)
+        def bare(name: str, variant: str) -> BareEngine:
+            return BareEngine(folder / name / LANGUAGE / TASK / "1", asked, variant=variant, threads=options.threads)
 
-        engines = {"student": bare("store"), "teacher": bare("teachers")}
+        own = bare("store", options.variant)
+        teachers = bare("teachers", own.variant)
         running = []
         for contender in contenders.contenders(
-            folder, language=LANGUAGE, task=TASK, variant=options.variant, threads=options.threads
+            folder, language=LANGUAGE, task=TASK, variant=own.variant, threads=options.threads
         ):
             _say(f"starting {contender.name}")
             server = contenders.start(contender)
@@ -110,10 +110,10 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
             turn = running[number % len(running) :] + running[: number % len(running)]
             cells = [cell for server in turn for cell in _serve(server, loads, seconds=options.seconds)]
             for load, waiting in (("1", 1), ("64", 64), ("list", LIST_OF)):
-                speed = engines["student"].texts_per_s(waiting=waiting, seconds=options.seconds)
+                speed = own.texts_per_s(waiting=waiting, seconds=options.seconds)
                 cells.append(report.Cell(contender=report.BARE, load=load, texts_per_s=speed))
             rounds.append(sorted(cells, key=lambda cell: cell.contender != report.US))
-        same = log_ratios(engines["teacher"], engines["student"], seconds=2 * options.seconds)
+        same = log_ratios(teachers, own, seconds=2 * options.seconds)
         found = report.ratios(rounds, same)
         if options.live:
             _say("live proof")
@@ -123,7 +123,7 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
                     folder / "teachers",
                     loads["1"],
                     path=running[0].contender.path,
-                    variant=options.variant,
+                    variant=own.variant,
                     threads=options.threads,
                     seconds=4 * options.seconds,
                 )
@@ -131,13 +131,14 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
     conditions = {
         "student": student,
         "teacher": teacher,
+        "variant": own.variant,
         "threads": options.threads,
         "seconds": options.seconds,
         "machine": f"{platform.machine()}, {cpus()} CPUs",
         "load_generator": "on the same machine",
         "took_s": round(time.monotonic() - started),
     }
-    print(f"\n{student} against {teacher}, {options.threads} threads, {conditions['took_s']} s")
+    print(f"\n{student} against {teacher}, variant {own.variant}, {options.threads} threads, {conditions['took_s']} s")
     print(_EXPLANATION)
     print(report.table(found, rounds))
     return report.as_json(found, rounds, conditions)

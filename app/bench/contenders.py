@@ -83,8 +83,9 @@ def start(contender: Contender) -> Running:
 
 def contenders(folder: Path, *, language: str, task: str, variant: str, threads: int) -> list[Contender]:
     """This server first, then what a user would run instead, on the models that ``distill.random_models`` wrote."""
-    python, flags = sys.executable, [f"--variant={variant}"] if variant else []
-    ours = [python, "-m", "app.main", "--store", str(folder / "store"), "--threads", str(threads), *flags, "--port"]
+    python = sys.executable
+    options = {"store": folder / "store", "variant": variant, "threads": threads}
+    ours = [python, "-m", "app.main", *(f"--{name}={value}" for name, value in options.items()), "--port"]
     everything = ("1", "8", "64", "list")
 
     def pipeline(name: str, kind: str, model: str, loads: tuple[str, ...]) -> Contender:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from app.bundle import Bundle
+from app.choice import choose
 from app.engines.base import Engine
 from app.microbatches import cut, measure
 from app.paired import time_pair
-from app.predictor import codec, open_engine
+from app.predictor import codec
 from app.rows import Row, Tensors, pad
 
 _TOKEN_BUDGET = 4096
@@ -24,9 +25,11 @@ class BareEngine:
         bundle = Bundle.open(folder, verify=False)
         manifest = bundle.manifest
         task, tokenizer = codec(manifest), bundle.tokenizer()
-        self.engine: Engine = open_engine(bundle, variant=variant or None, threads=threads)
+        chosen = choose(bundle, variant=variant or None, threads=threads)
+        self.engine: Engine = chosen.engine
+        self.variant = chosen.variant.name
         self.pad_id = manifest.pad_id
-        self._cost = measure(self.engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length)
+        self._cost = chosen.cost or measure(self.engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length)
         item = type(task.probe)
         self.rows: list[Row] = [row for text in texts for row in task.encode(item(text), tokenizer)[:1]]
 

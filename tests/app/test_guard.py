@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from app.bundle import Manifest
 from app.errors import BundleError
-from app.guard import Guard, pack, unpack
+from app.guard import LanguageGuard, pack, unpack
 from app.main import create_app
 from app.settings import Settings
 from app.tasks.token_classification import TokenClassification, TokenItem
@@ -45,7 +45,7 @@ def client(tmp_path: Path) -> TestClient:
 @pytest.mark.parametrize("family", tiny.TOKENIZERS)
 def test_the_share_is_that_of_rare_and_unknown_pieces_without_special_ones(family: str) -> None:
     tokenizer = tiny.TOKENIZERS[family]()
-    guard = Guard.from_manifest(manifest(tokenizer, family=family), tokenizer)
+    guard = LanguageGuard.from_manifest(manifest(tokenizer, family=family), tokenizer)
     assert guard is not None
     task = TokenClassification.from_manifest(tiny.manifest("ner", family=family))
     texts = ["Bola Tinubu ya isa birnin Kano gida 世", KNOWN, "Bola Tinubu"]
@@ -88,4 +88,4 @@ def test_packing_keeps_every_bit() -> None:
 def test_statistics_that_do_not_fit_the_vocabulary_are_refused(broken: dict[str, Any]) -> None:
     tokenizer = tiny.bert()
     with pytest.raises(BundleError, match="familiar cannot be used with"):
-        Guard.from_manifest(tiny.manifest("ner", familiar={"limit": 0.1, **broken}), tokenizer)
+        LanguageGuard.from_manifest(tiny.manifest("ner", familiar={"limit": 0.1, **broken}), tokenizer)

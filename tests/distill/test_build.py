@@ -15,7 +15,7 @@ import torch
 from starlette.testclient import TestClient
 
 from app.bundle import Bundle
-from app.guard import Guard
+from app.guard import LanguageGuard
 from app.main import create_app
 from app.predictor import Predictor
 from app.settings import Settings
@@ -81,7 +81,7 @@ def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, d
         shadowed = Bundle.open(teachers / "ha" / task / "1").manifest
         assert (shadowed.layer_map, set(shadowed.scores)) == ((), {"teacher"})
         assert shadowed.files["tokenizer.json"] == manifest.files["tokenizer.json"]
-        guard = Guard.from_manifest(manifest, Bundle.open(tmp_path / "store" / "ha" / task / "1").tokenizer())
+        guard = LanguageGuard.from_manifest(manifest, Bundle.open(tmp_path / "store" / "ha" / task / "1").tokenizer())
         assert guard is not None and 0 <= guard.limit < 1
         assert str(teachers) not in manifest.to_json()
         predictor: Predictor[Any, Any] = Predictor.open(tmp_path / "store" / "ha" / task / "1")
