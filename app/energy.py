@@ -3,7 +3,7 @@
 import importlib
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +132,9 @@ class Ledger:
         self._meter = meter
         self._usd_per_s = usd_per_hour / 3600
         self._clock = clock
-        self._seconds: Counter[Account] = Counter()
-        self._joules: Counter[Account] = Counter()
-        self._usd: Counter[Account] = Counter()
+        self._seconds: defaultdict[Account, float] = defaultdict(float)
+        self._joules: defaultdict[Account, float] = defaultdict(float)
+        self._usd: defaultdict[Account, float] = defaultdict(float)
         self._settled_at = clock()
         self._settled_joules = meter.joules() if meter is not None else 0.0
 
@@ -152,7 +152,7 @@ class Ledger:
         now = self._clock()
         passed, self._settled_at = now - self._settled_at, now
         joules = self._read()
-        seconds, self._seconds = self._seconds, Counter()
+        seconds, self._seconds = self._seconds, defaultdict(float)
         busy = sum(seconds.values())
         whole = max(passed, busy)
         if whole <= 0:

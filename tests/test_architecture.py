@@ -51,8 +51,8 @@ REGISTRIES = (
 )
 PLUG_INS = [p for p in MODULES if str(p.parent) in REGISTRIES and p.stem != "__init__"]
 ALLOWED_IN = {
-    "torch": ("distill/", "app/engines/torch.py", "app/bench/pipeline_server.py"),
-    "transformers": ("distill/", "app/engines/torch.py", "app/bench/pipeline_server.py"),
+    "torch": ("distill/", "app/engines/torch.py", "app/bench/pipeline.py"),
+    "transformers": ("distill/", "app/engines/torch.py", "app/bench/pipeline.py"),
     "tensorrt": ("app/engines/tensorrt.py",),
     "pyarrow": ("app/annotate/formats/parquet.py", "distill/"),
     "ray": ("app/annotate/runners/ray.py",),

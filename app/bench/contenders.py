@@ -89,7 +89,7 @@ def contenders(folder: Path, *, language: str, task: str, variant: str, threads:
     everything = ("1", "8", "64", "list")
 
     def pipeline(name: str, kind: str, model: str, loads: tuple[str, ...]) -> Contender:
-        command = (python, "-m", "app.bench.pipeline_server", kind, str(folder / model), str(threads))
+        command = (python, "-m", f"app.bench.{kind}_server", str(folder / model), str(threads))
         return Contender(name=name, command=command, path="/predict", loads=loads)
 
     return [
