@@ -28,7 +28,7 @@ MODELS = {
     "embedded": ("model_store/ha/ner/1", "model_store/mmt-mini"),
 }
 LIST_OF = 32
-LIST_CLIENTS = 8
+LIST_CLIENTS = 4
 _N_TEXTS = 512
 _LONGEST = 254
 _EXPLANATION = """
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teacher", help="the same")
     parser.add_argument("--variant", default="", help="variant to serve (none: the server's choice)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load on each server in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load on each server in each round")
     parser.add_argument("--quick", action="store_true", help="1 round, and of --models the first alone")
     parser.add_argument("--threads", type=int, default=cpus(), help="of every engine")
     parser.add_argument("--live", action="store_true", help="read the live proof from a Prometheus, too")

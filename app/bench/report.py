@@ -113,4 +113,4 @@ def _median(values: Sequence[float | None]) -> str:
 
 
 def _told(load: str) -> str:
-    return "lists of 32, 8 clients" if load == "list" else f"{load} client{'s' if load != '1' else ''}"
+    return "lists of 32, 4 clients" if load == "list" else f"{load} client{'s' if load != '1' else ''}"
