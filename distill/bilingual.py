@@ -1,31 +1,54 @@
 """Phase 1: the student learns the teacher's states on plain text of the source and target languages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distill import processes
 from distill.corpus import Batch, Blocks, Masking, MonolingualBatches, pack
+from distill.distillation import Distillation
 from distill.objectives.base import Outputs, Sum
-from distill.student import layer_map
+from distill.observation import observe, token_logits
+from distill.projection import Projection
+from distill.student import Part, freeze, with_language_model_head
 from distill.teacher import load_tokenizer
 from distill.training import Schedule, Trained, train
+
+PROJECTION = "projection.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase1:
-    """BiStil 1.4. Languages have equal shares; every micro-batch is of one language."""
+    """BiStil 1.4. Languages have equal shares; every micro-batch is of one language.
+
+    `length` multiplies the schedule's steps. `predict`: the positions whose token logits are compared, where an
+    objective does so. `frozen` parts of the student stay. A `teacher_objective` lets the teacher learn too, from gold
+    and from the student (co-training).
+    """
 
     schedule: Schedule
-    objective: dict[str, float] = field(default_factory=lambda: {"hidden_states": 1.0, "attention": 1.0})
+    length: float = 1.0
+    objective: dict[str, Any] = field(default_factory=lambda: {"hidden_states": 1.0, "attention": 1.0})
+    teacher_objective: dict[str, Any] = field(default_factory=dict)
+    frozen: tuple[Part, ...] = ()
+    predict: Literal["masked", "all"] = "masked"
     sequence_length: int = 256
     batch_size: int = 8
     mask_share: float = 0.15
     heldout: float = 0.01
     heldout_batches: int = 8
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the models must show."""
+        learnt = [Sum.of(table).needs for table in (self.objective, self.teacher_objective) if table]
+        return frozenset().union(*learnt)
 
 
 def distil(
@@ -39,20 +62,38 @@ def distil(
     folder: Path,
     tokenizer_folder: Path,
 ) -> Trained:
-    """Train `student` in place; packed text, checkpoints and the log live in `folder`.
+    """Train `student` in place, against the masked language model `teacher`.
 
-    The weights with the lowest held-out loss win. `layers` must be the map that the student was made with.
+    Packed text, checkpoints and the log live in `folder`, as does a narrow student's map to the teacher's width. The
+    weights with the lowest held-out loss win; no steps leave the student as it is. `layers`: the teacher layer that
+    each student layer is compared with.
     """
+    schedule = replace(phase.schedule, steps=round(phase.length * phase.schedule.steps))
+    if not schedule.steps:
+        return Trained(terms={}, best=None, tokens=0, seconds=0.0)
+    torch.manual_seed(schedule.seed)
+    freeze(student, phase.frozen)
+    learner = with_language_model_head(student, teacher) if "logits" in phase.needs else student
+    distillation = Distillation(
+        student=learner,
+        teacher=teacher,
+        objective=Sum.of(phase.objective),
+        teacher_objective=Sum.of(phase.teacher_objective) if phase.teacher_objective else None,
+        layers=layers,
+        look=look,
+        projection=Projection.between(student, teacher),
+    )
     tokenizer = load_tokenizer(tokenizer_folder)
-    for language in languages:
-        pack(
-            text,
-            language,
-            tokenizer.backend_tokenizer,
-            length=phase.sequence_length,
-            heldout=phase.heldout,
-            out=folder / "packed" / language,
-        )
+    with processes.main_first():
+        for language in languages:
+            pack(
+                text,
+                language,
+                tokenizer.backend_tokenizer,
+                length=phase.sequence_length,
+                heldout=phase.heldout,
+                out=folder / "packed" / language,
+            )
     mask = Masking.of(tokenizer, share=phase.mask_share)
 
     def batches(split: str) -> MonolingualBatches:
@@ -61,37 +102,38 @@ def distil(
             blocks, [1.0] * len(blocks), batch_size=phase.batch_size, seed=phase.schedule.seed, mask=mask
         )
 
+    teacher.to(processes.device())
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        batch = {name: value.to(processes.device()) for name, value in batch.items()}
+        chosen = batch["labels"] != -100 if phase.predict == "masked" else batch["attention_mask"].bool()
+        return distillation({**batch, "predicted": chosen})
+
     heldout = batches("heldout")
-    loss = Distillation(student, teacher, Sum.of(phase.objective), layers)
 
     def score() -> float:
         terms = [loss(heldout(index)) for index in range(phase.heldout_batches)]
         return -sum(float(term) for batch_terms in terms for term in batch_terms.values()) / len(terms)
 
-    return train(student, loss, batches("train"), schedule=phase.schedule, folder=folder, name="phase 1", score=score)
+    trained = train(
+        nn.ModuleDict({"student": learner, **distillation.learners}),
+        loss,
+        batches("train"),
+        schedule=schedule,
+        folder=folder,
+        name="phase 1",
+        score=score,
+    )
+    if distillation.projection is not None and processes.is_main():
+        save_file(distillation.projection.state_dict(), folder / PROJECTION)
+    return trained
 
 
-class Distillation:
-    """The loss of phase 1: both encoders read the same ids, the teacher without gradient."""
-
-    def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, objective: Sum, layers: tuple[int, ...]
-    ) -> None:
-        expected = layer_map(teacher.config.num_hidden_layers, 1)
-        if len(layers) != student.config.num_hidden_layers or not set(layers) <= set(expected):
-            raise ValueError(f"layer map {layers} does not fit student and teacher")
-        self.student, self.objective, self.layers = student, objective, layers
-        self.teacher = teacher.eval().requires_grad_(False)
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        with torch.no_grad():
-            seen = show(self.teacher, inputs, self.objective.needs)
-        return self.objective(
-            Outputs.of(show(self.student, inputs, self.objective.needs)), Outputs.of(seen), batch, self.layers
-        )
-
-
-def show(model: PreTrainedModel, inputs: Batch, needs: frozenset[str]) -> object:
-    """One forward pass that returns what the objectives need."""
-    return model(**inputs, output_hidden_states="hidden_states" in needs, output_attentions="attentions" in needs)
+def look(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Outputs:
+    """What an encoder shows of a batch of text, and a masked language model where `predicted` is true."""
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    seen = observe(model.base_model, inputs, needs)
+    if "logits" not in needs:
+        return seen.shown
+    logits = token_logits(model, seen.output.last_hidden_state[batch["predicted"]])
+    return replace(seen.shown, logits=[logits])

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from app.errors import DataError
-from distill import datasets, stage, vocabulary
-from distill.bilingual import distil
+from distill import datasets, processes, stage, vocabulary
+from distill.bilingual import PROJECTION, distil
 from distill.corpus import files, lines
 from distill.evaluate import interval, open_tokenizer, predictions, predictor_for
+from distill.observation import attention_to_show
 from distill.recipe import Build
 from distill.student import create, layer_map, load_student
 from distill.tasks.base import task_named, training_task
@@ -48,7 +49,7 @@ def check(build: Build) -> None:
         told = "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems))
         raise DataError(f"the build cannot start:\n{told}")
     teacher, _ = load_teacher(build.teacher)
-    layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor, build.student.strategy)
+    layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor)
 
 
 def trim(build: Build) -> dict[str, Any]:
@@ -86,12 +87,24 @@ def student(build: Build) -> dict[str, Any]:
     def work(folder: Path) -> Mapping[str, Any]:
         teacher, _ = load_teacher(build.folder / "trim" / "model")
         made = create(
-            teacher, layer_reduction_factor=build.student.layer_reduction_factor, strategy=build.student.strategy
+            teacher,
+            layer_reduction_factor=build.student.layer_reduction_factor,
+            hidden_size_reduction_factor=build.student.hidden_size_reduction_factor,
+            strategy=build.student.strategy,
+            initialization=build.student.initialization,
+            seed=build.phase1.schedule.seed,
         )
         _save(made, folder / "model", tokenizer=build.folder / "trim" / "model")
-        return {"layer_map": list(_layers(build, teacher)), "parameters": made.num_parameters()}
+        layers = layer_map(
+            teacher.config.num_hidden_layers,
+            build.student.layer_reduction_factor,
+            build.student.alignment or build.student.strategy,
+        )
+        return {"layer_map": list(layers), "parameters": made.num_parameters()}
 
     inputs = {"trim": before["fingerprint"], **asdict(build.student)}
+    if build.student.initialization == "random" or build.student.hidden_size_reduction_factor > 1:
+        inputs["seed"] = build.phase1.schedule.seed
     return stage.run(build.folder / "student", inputs, work, pool=build.pool)
 
 
@@ -101,12 +114,12 @@ def phase1(build: Build) -> dict[str, Any]:
 
     def work(folder: Path) -> Mapping[str, Any]:
         source = build.folder / "trim" / "model"
-        attention = "eager" if build.phase1.objective.get("attention") else "sdpa"
+        attention = attention_to_show(build.phase1.needs)
         teacher, _ = load_teacher(source, attn_implementation=attention)
         learner = load_student(build.folder / "student" / "model", attn_implementation=attention)
         trained = distil(
             learner,
-            cast(PreTrainedModel, teacher.base_model),
+            teacher,
             phase=build.phase1,
             layers=tuple(before["layer_map"]),
             text=build.texts,
@@ -114,12 +127,13 @@ def phase1(build: Build) -> dict[str, Any]:
             folder=folder,
             tokenizer_folder=source,
         )
-        _save(learner, folder / "model", tokenizer=source)
-        stage.discard(folder, "checkpoint", "best.safetensors", "packed")
+        if processes.is_main():
+            _save(learner, folder / "model", tokenizer=source)
+            stage.discard(folder, "checkpoint", "best.safetensors", "packed")
         return {**asdict(trained), "layer_map": before["layer_map"]}
 
     inputs = {"student": before["fingerprint"], "phase1": asdict(build.phase1)}
-    return stage.run(build.folder / "distill", inputs, work, pool=build.pool)
+    return stage.run(build.folder / "distill", inputs, work, pool=build.pool, together=True)
 
 
 def task_teacher(build: Build, task: str) -> dict[str, Any]:
@@ -131,8 +145,9 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
         data = read_sources(task, build.data, build.src, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
         source = build.folder / "trim" / "model"
         model, trained = teach(source, data, tuning=tuning, folder=folder)
-        _save(model, folder / "model", tokenizer=source)
-        stage.discard(folder, "checkpoint", "best.safetensors")
+        if processes.is_main():
+            _save(model, folder / "model", tokenizer=source)
+            stage.discard(folder, "checkpoint", "best.safetensors")
         return {**asdict(trained), "data": data.files}
 
     inputs = {
@@ -142,7 +157,7 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
         "src": build.src,
         "data": str(build.data),
     }
-    return stage.run(build.folder / task / "teach", inputs, work, pool=build.pool)
+    return stage.run(build.folder / task / "teach", inputs, work, pool=build.pool, together=True)
 
 
 def task_student(build: Build, task: str) -> dict[str, Any]:
@@ -163,11 +178,22 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
             phase=phase,
             layers=tuple(distilled["layer_map"]),
             folder=folder,
+            untuned=build.folder / "trim" / "model",
+            projection=build.folder / "distill" / PROJECTION,
         )
+        if not processes.is_main():
+            return {}
         _save(model, folder / "model", tokenizer=source)
-        result.delta.save(folder / "delta.safetensors", metadata={"base": distilled["fingerprint"], "task": task})
-        stage.discard(folder, "full", "sparse/checkpoint", "sparse/best.safetensors", "start.safetensors")
-        return {"full": asdict(result.full), "sparse": asdict(result.sparse), "changed": result.delta.n_entries}
+        base = distilled["fingerprint"] if phase.start == "student" else f"{phase.start} of {taught['fingerprint']}"
+        result.delta.save(folder / "delta.safetensors", metadata={"base": base, "task": task})
+        stage.discard(
+            folder, "full", "intermediate", "sparse/checkpoint", "sparse/best.safetensors", "start.safetensors"
+        )
+        return {
+            "full": asdict(result.full) if result.full else None,
+            "sparse": asdict(result.sparse),
+            "changed": result.delta.n_entries,
+        }
 
     inputs = {
         "distill": distilled["fingerprint"],
@@ -175,7 +201,7 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
         "phase2": asdict(phase),
         "src": build.src,
     }
-    return stage.run(build.folder / task / "transfer", inputs, work, pool=build.pool)
+    return stage.run(build.folder / task / "transfer", inputs, work, pool=build.pool, together=True)
 
 
 def evaluation(build: Build, task: str) -> dict[str, Any]:
@@ -208,10 +234,6 @@ def evaluation(build: Build, task: str) -> dict[str, Any]:
 
     inputs = {"teach": taught["fingerprint"], "transfer": moved["fingerprint"], "n": build.export.test_examples}
     return stage.run(build.folder / task / "evaluate", inputs, work, pool=build.pool)
-
-
-def _layers(build: Build, teacher: PreTrainedModel) -> tuple[int, ...]:
-    return layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor, build.student.strategy)
 
 
 def _save(model: PreTrainedModel, folder: Path, *, tokenizer: Path) -> None:

@@ -6,19 +6,22 @@ import lzma
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset, Features, Value, disable_progress_bars
 from datasets import Sequence as Column
+from datasets.arrow_writer import ArrowWriter
 from tokenizers import Tokenizer
 
 from app.errors import ConfigError, DataError
 
 Batch = dict[str, torch.Tensor]
+
+SPLITS = ("train", "heldout")
 
 disable_progress_bars()
 
@@ -65,10 +68,10 @@ def is_heldout(text: str, *, share: float) -> bool:
 def pack(
     folders: Sequence[Path], language: str, tokenizer: Tokenizer, *, length: int, heldout: float, out: Path
 ) -> None:
-    """Write `out/{train,heldout}`: Arrow blocks of exactly `length` ids, each line wrapped in its special tokens.
+    """Write `out/{train,heldout}.arrow`: blocks of exactly `length` ids, each line wrapped in its special tokens.
 
-    Streams through the text (BiStil 1.4: lines are concatenated and cut, so blocks hold no padding).
-    A finished folder is left alone.
+    Streams once through the text, in constant memory (BiStil 1.4: lines are concatenated and cut, so blocks hold no
+    padding). A finished folder is left alone.
     """
     fingerprint = hashlib.sha256(
         json.dumps(
@@ -79,45 +82,49 @@ def pack(
     if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
         return
     shutil.rmtree(out, ignore_errors=True)
-    features = Features({"ids": Column(Value("int32"), length=length)})
-    for split in ("train", "heldout"):
-        blocks = Dataset.from_generator(
-            _blocks,
-            features=features,
-            cache_dir=str(out / "cache"),
-            keep_in_memory=False,
-            gen_kwargs={
-                "folders": tuple(folders),
-                "language": language,
-                "tokenizer": tokenizer.to_str(),
-                "length": length,
-                "heldout": heldout,
-                "split": split,
-            },
-        )
-        if len(blocks) == 0:
+    out.mkdir(parents=True)
+    encoder = Tokenizer.from_str(tokenizer.to_str())
+    splits = {split: _Split(out / f"{split}.arrow", encoder, length=length) for split in SPLITS}
+    for text in lines(folders, language):
+        splits["heldout" if is_heldout(text, share=heldout) else "train"].add(text)
+    for name, split in splits.items():
+        if split.close() == 0:
             raise DataError(
-                f"the {split} part of the {language!r} text holds less than one block of {length} tokens: "
+                f"the {name} part of the {language!r} text holds less than one block of {length} tokens: "
                 "give more text, a shorter sequence_length or a larger heldout share"
             )
-        blocks.save_to_disk(str(out / split))
-    shutil.rmtree(out / "cache", ignore_errors=True)
     done.write_text(json.dumps({"fingerprint": fingerprint}))
 
 
-def _blocks(
-    folders: tuple[Path, ...], language: str, tokenizer: str, length: int, heldout: float, split: str
-) -> Iterator[dict[str, Any]]:
-    encoder = Tokenizer.from_str(tokenizer)
-    chosen = (text for text in lines(folders, language) if is_heldout(text, share=heldout) == (split == "heldout"))
-    rest: list[int] = []
-    while texts := list(islice(chosen, 1000)):
-        for encoding in encoder.encode_batch_fast(texts):
-            rest.extend(encoding.ids)
-        whole = len(rest) // length * length
-        for start in range(0, whole, length):
-            yield {"ids": rest[start : start + length]}
-        rest = rest[whole:]
+class _Split:
+    """One Arrow file of blocks in the making."""
+
+    def __init__(self, path: Path, encoder: Tokenizer, *, length: int) -> None:
+        features = Features({"ids": Column(Value("int32"), length=length)})
+        self.writer = ArrowWriter(path=str(path), features=features)
+        self.encoder, self.length, self.blocks = encoder, length, 0
+        self.texts: list[str] = []
+        self.rest = np.zeros(0, dtype=np.int32)
+
+    def add(self, text: str) -> None:
+        self.texts.append(text)
+        if len(self.texts) == 1000:
+            self._flush()
+
+    def close(self) -> int:
+        """The number of blocks written."""
+        self._flush()
+        self.writer.finalize()
+        return self.blocks
+
+    def _flush(self) -> None:
+        encoded = [np.asarray(found.ids, dtype=np.int32) for found in self.encoder.encode_batch_fast(self.texts)]
+        ids = np.concatenate([self.rest, *encoded])
+        whole = len(ids) // self.length
+        if whole:
+            blocks = pa.FixedSizeListArray.from_arrays(pa.array(ids[: whole * self.length]), self.length)
+            self.writer.write_batch({"ids": blocks})
+        self.rest, self.texts, self.blocks = ids[whole * self.length :].copy(), [], self.blocks + whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,7 @@ class Blocks:
 
     @classmethod
     def open(cls, folder: Path, language: str, split: str) -> "Blocks":
-        return cls(language=language, ids=Dataset.load_from_disk(str(folder / split)).with_format("numpy"))
+        return cls(language=language, ids=Dataset.from_file(str(folder / f"{split}.arrow")).with_format("numpy"))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -8,21 +8,43 @@ from typing import Any, Literal
 from app.errors import ConfigError, UnknownChoice
 from distill import config as configuration
 from distill.bilingual import Phase1
+from distill.objectives.base import Sum
+from distill.student import Strategy
 from distill.teach import Tuning
 from distill.transfer import Phase2
 
 CONFIGS = Path(__file__).parent / "configs"
 METHODS = CONFIGS / "methods"
 
+_HOW = {
+    "student": (
+        *("layer_reduction_factor", "hidden_size_reduction_factor"),
+        *("strategy", "alignment", "initialization"),
+    ),
+    "phase1": ("objective", "teacher_objective", "frozen", "predict", "length"),
+    "transfer": (
+        *("objective", "teacher_objective", "intermediate", "frozen"),
+        *("density", "start", "copy_head"),
+    ),
+}
+"""What a method says, table by table; a preset's word on it counts where there is no method."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """What is cut: the vocabulary below `threshold` and the layers not in the map."""
+    """What is cut: the vocabulary below `threshold`, layers and width; and where the weights come from.
+
+    `strategy` picks the layers that are copied, `alignment` those that the objectives compare them with: the same
+    unless it is given.
+    """
 
     threshold: float = 1e-6
     keep_characters: bool = True
     layer_reduction_factor: int = 2
-    strategy: str = "regular"
+    hidden_size_reduction_factor: int = 1
+    strategy: Strategy = "regular"
+    alignment: Strategy | None = None
+    initialization: Literal["teacher", "random"] = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +114,57 @@ class Build:
 def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
     """The preset, the method over it, then each of `sources`. Raises ConfigError with every mistake.
 
-    The method is the last `method` that the sources name; without one the preset stands alone.
+    The method is the last `method` that the sources name; it takes the place of what the preset says on how to
+    distil. Without one the preset stands alone.
     """
     if preset not in presets():
         raise UnknownChoice("preset", preset, presets())
     layers = [configuration.toml(CONFIGS / f"{preset}.toml")]
     if named := [source["method"] for source in sources if "method" in source]:
-        if named[-1] not in methods():
-            raise UnknownChoice("method", named[-1], methods())
-        layers.append(configuration.toml(METHODS / f"{named[-1]}.toml"))
+        layers = [_how_much(layers[0]), *_method(named[-1])]
     merged = configuration.merge([*layers, *sources])
     for table in ("teach", "transfer"):
         _inherit(merged.get(table, {}))
     build = configuration.read(Build, [merged])
+    _check_objectives(build)
     for table in ("teach", "transfer"):
         said = getattr(build, table)
         if "default" not in said and (missing := [task for task in build.tasks if task not in said]):
             raise ConfigError(f"[{table}] says nothing about {', '.join(missing)} and has no default")
     return build
+
+
+def _check_objectives(build: Build) -> None:
+    """Raises ConfigError for an objective that there is none of, or that learns from gold which the phase lacks."""
+    phase1 = (build.phase1.objective, build.phase1.teacher_objective)
+    phase2 = [
+        table
+        for phase in build.transfer.values()
+        for table in (phase.objective, phase.teacher_objective, phase.intermediate)
+    ]
+    for tables, absent, where in ((phase1, "task", "phase 1, which has no labels"), (phase2, "mlm", "phase 2")):
+        for table in tables:
+            if table and absent in Sum.of(table).parts:
+                raise ConfigError(f"objective.{absent} has nothing to learn from in {where}")
+
+
+def _how_much(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset without what is a method's to say."""
+    kept = configuration.merge([preset])
+    for table, keys in _HOW.items():
+        for part in kept.get("transfer", {}).values() if table == "transfer" else [kept.get(table, {})]:
+            for key in keys:
+                part.pop(key, None)
+    return kept
+
+
+def _method(name: str) -> list[dict[str, Any]]:
+    """The method's TOML, after the one that it `extends`. Raises UnknownChoice."""
+    if name not in methods():
+        raise UnknownChoice("method", name, methods())
+    said = configuration.toml(METHODS / f"{name}.toml")
+    extended = said.pop("extends", None)
+    return [*(_method(extended) if extended else []), said]
 
 
 def presets() -> list[str]:

@@ -5,22 +5,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from app.errors import ConfigError
+from distill import processes
 from distill.delta import SparseDelta
 from distill.training import Batch, Schedule, Terms, Trained, train
+
+_MODEL = "model"  # among the learners; the others are named by `beside`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse:
-    """A finished sparse fine-tuning: the model in place, the delta, and both phases' figures."""
+    """A finished sparse fine-tuning: the model in place, the delta, and both phases' figures.
+
+    `full` is None at density 1, where there is nothing to find.
+    """
 
     delta: SparseDelta
-    full: Trained
+    full: Trained | None
     sparse: Trained
 
 
@@ -32,46 +39,70 @@ def sparse_fine_tune(
     full: Schedule,
     sparse: Schedule,
     density: float,
-    freeze_layer_norm: bool,
     folder: Path,
     score: Callable[[], float] | None,
+    beside: nn.ModuleDict | None = None,
 ) -> Sparse:
     """Full phase, mask of the largest changes, rewind, sparse phase. The head trains densely in both.
 
-    Resumes in whichever phase it was killed: the mask and the starting weights are files in `folder`.
+    So do the modules `beside` the model, which are rewound too. Resumes in whichever phase it was killed: the mask and
+    the starting weights are files in `folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if freeze_layer_norm:
-        for name, parameter in model.named_parameters():
-            if "LayerNorm" in name:
-                parameter.requires_grad_(False)
+    learners = nn.ModuleDict({_MODEL: model, **(beside or {})})
     start = folder / "start.safetensors"
-    if not start.is_file():
-        _save(start, {name: value.detach().contiguous() for name, value in model.named_parameters()})
-    before = load_file(start)
-    names = maskable(model)
-    mask_file = folder / "mask.safetensors"
-    if not mask_file.is_file():
-        _restore(model, before)
-        trained = train(model, loss, batches, schedule=full, folder=folder / "full", name="phase 2, full", score=score)
-        mask = find_mask(before, {name: value.detach() for name, value in model.named_parameters()}, names, density)
-        (folder / "full.json").write_text(json.dumps(vars(trained)))
-        _save(mask_file, mask)
-    mask = load_file(mask_file)
-    _restore(model, before)
+    if processes.is_main() and not start.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _save(start, {name: value.detach().contiguous() for name, value in learners.named_parameters()})
+    processes.wait()
+    mask = _mask(learners, loss, batches, full=full, density=density, folder=folder, score=score)
+    _restore(learners, load_file(start))
     trained = train(
-        model,
+        learners,
         loss,
         batches,
         schedule=sparse,
         folder=folder / "sparse",
         name="phase 2, sparse",
         score=score,
-        mask=mask,
+        mask={f"{_MODEL}.{name}": kept for name, kept in mask.items()} if density < 1.0 else None,
     )
-    after = {name: value.detach() for name, value in model.named_parameters()}
+    before = _of_model(load_file(start))
+    after = {name: value.detach().cpu() for name, value in model.named_parameters()}
     delta = SparseDelta.between(before, after, mask=mask)
-    return Sparse(delta=delta, full=Trained(**json.loads((folder / "full.json").read_text())), sparse=trained)
+    report = folder / "full.json"
+    found = Trained(**json.loads(report.read_text())) if report.is_file() else None
+    return Sparse(delta=delta, full=found, sparse=trained)
+
+
+def _mask(
+    learners: nn.ModuleDict,
+    loss: Callable[[Batch], Terms],
+    batches: Callable[[int], Batch],
+    *,
+    full: Schedule,
+    density: float,
+    folder: Path,
+    score: Callable[[], float] | None,
+) -> dict[str, Tensor]:
+    """The full phase and what it finds; at density 1 everything, at once."""
+    model: PreTrainedModel = learners[_MODEL]  # type: ignore[assignment]
+    names, file = maskable(model), folder / "mask.safetensors"
+    if density == 1.0:
+        return {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in names}
+    if processes.decide(lambda: not file.is_file()):
+        start = load_file(folder / "start.safetensors")
+        _restore(learners, start)
+        trained = train(
+            learners, loss, batches, schedule=full, folder=folder / "full", name="phase 2, full", score=score
+        )
+        if processes.is_main():
+            mask = find_mask(
+                _of_model(start), {name: value.detach() for name, value in model.named_parameters()}, names, density
+            )
+            (folder / "full.json").write_text(json.dumps(vars(trained)))
+            _save(file, mask)
+        processes.wait()
+    return load_file(file)
 
 
 def maskable(model: PreTrainedModel) -> list[str]:
@@ -85,27 +116,49 @@ def find_mask(
 ) -> dict[str, Tensor]:
     """True at exactly int(density * entries) places: those of the largest |after - before| over all tensors together.
 
-    Among equal changes the first in the order of `names` win. One flat copy of the changes is made.
+    Among equal changes the first in the order of `names` win. Needs one flat copy of the parameters, the mask itself
+    and one tensor's changes: less than two copies in all.
     """
     if not 0.0 < density <= 1.0:
         raise ConfigError(f"density = {density}: choose a share above 0 and at most 1")
-    sizes = [before[name].numel() for name in names]
-    changes = torch.cat([(after[name].cpu() - before[name].cpu()).abs().flatten() for name in names])
-    k = int(density * len(changes))
+    total = sum(before[name].numel() for name in names)
+    k = int(density * total)
     if k == 0:
-        raise ConfigError(f"density = {density} keeps none of {len(changes)} parameters")
-    threshold = changes.kthvalue(len(changes) - k + 1).values
-    chosen = changes > threshold
-    ties = (changes == threshold).nonzero().squeeze(1)
-    chosen[ties[: k - int(chosen.sum())]] = True
-    return {
-        name: part.reshape(before[name].shape).clone() for name, part in zip(names, chosen.split(sizes), strict=True)
-    }
+        raise ConfigError(f"density = {density} keeps none of {total} parameters")
+    flat = np.empty(total, dtype=np.float32)
+    at = 0
+    for name in names:
+        size = before[name].numel()
+        flat[at : at + size] = _change(before[name], after[name])
+        at += size
+    flat.partition(total - k)
+    threshold = float(flat[total - k])
+    ties = k - int((flat[total - k :] > threshold).sum())
+    del flat
+    mask = {}
+    for name in names:
+        change = _change(before[name], after[name])
+        chosen = change > threshold
+        equal = (change == threshold).nonzero()[0][:ties]
+        chosen[equal] = True
+        ties -= len(equal)
+        mask[name] = torch.from_numpy(chosen).reshape(before[name].shape)
+    return mask
 
 
-def _restore(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+def _change(before: Tensor, after: Tensor) -> np.ndarray:
+    change: np.ndarray = torch.sub(after.detach().cpu(), before.detach().cpu()).abs_().flatten().numpy()
+    return change
+
+
+def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{_MODEL}."
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _restore(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in module.named_parameters():
             parameter.copy_(weights[name])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
+from distill import processes
 
 _DONE = "stage.json"
 
@@ -19,31 +20,45 @@ def fingerprint(*parts: Any) -> str:
 
 
 def run(
-    folder: Path, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], *, pool: Path | None = None
+    folder: Path,
+    inputs: Mapping[str, Any],
+    work: Callable[[Path], Mapping[str, Any]],
+    *,
+    pool: Path | None = None,
+    together: bool = False,
 ) -> dict[str, Any]:
     """Run `work(folder)` unless `folder` already holds its result for the same `inputs`; return what it reported.
 
     A folder half done for the same inputs is handed over as it is, to be resumed; one of other inputs is emptied.
     With a `pool`, `folder` becomes a link to the folder there that is named for the inputs, so that all with the same
-    inputs share one result.
+    inputs share one result. Of several processes the main one works and the others wait, unless they work `together`.
     """
     mark = fingerprint(inputs)
+    if not processes.decide(lambda: _is_done(folder, mark, pool)):
+        found: Mapping[str, Any] = {}
+        if together or processes.is_main():
+            found = work(folder)
+        if processes.is_main():
+            fresh = (folder / _DONE).with_suffix(".tmp")
+            fresh.write_text(json.dumps({"fingerprint": mark, **found}, indent=1))
+            fresh.replace(folder / _DONE)
+        processes.wait()
+    finished: dict[str, Any] = json.loads((folder / _DONE).read_text())
+    return finished
+
+
+def _is_done(folder: Path, mark: str, pool: Path | None) -> bool:
+    """Whether the result is there; if not, the folder is made ready for the work."""
     if pool is not None:
         _link(folder, pool / f"{folder.name}-{mark[:16]}")
     done, begun = folder / _DONE, folder / "inputs.json"
-    if done.is_file():
-        report: dict[str, Any] = json.loads(done.read_text())
-        if report["fingerprint"] == mark:
-            return report
+    if done.is_file() and json.loads(done.read_text())["fingerprint"] == mark:
+        return True
     if not begun.is_file() or json.loads(begun.read_text()) != mark:
         shutil.rmtree(folder.resolve(), ignore_errors=True)
     folder.resolve().mkdir(parents=True, exist_ok=True)
     begun.write_text(json.dumps(mark))
-    report = {"fingerprint": mark, **work(folder)}
-    fresh = done.with_suffix(".tmp")
-    fresh.write_text(json.dumps(report, indent=1))
-    fresh.replace(done)
-    return report
+    return False
 
 
 def _link(folder: Path, shared: Path) -> None:

@@ -12,6 +12,7 @@ from distill import datasets
 from distill.evaluate import evaluate, open_tokenizer, predictor_for
 from distill.examples import TaskBatches
 from distill.tasks.base import Batch, Example, TrainingTask, training_task
+from distill.teacher import attention_for
 from distill.training import Schedule, Trained, train
 
 
@@ -32,16 +33,18 @@ class Tuning:
     evaluations: int = 3
     seed: int = 42
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulate: int = 1
 
     def schedule(self, n_batches: int, *, epochs: float | None = None, warm: bool = True) -> Schedule:
         """The training schedule for that many micro-batches an epoch."""
-        steps = max(1, round((self.epochs if epochs is None else epochs) * n_batches))
+        steps = max(1, round((self.epochs if epochs is None else epochs) * n_batches / self.accumulate))
         return Schedule(
             steps=steps,
             learning_rate=self.learning_rate,
             warmup_steps=round(self.warmup_share * steps) if warm else 0,
             weight_decay=self.weight_decay,
             precision=self.precision,
+            accumulate=self.accumulate,
             seed=self.seed,
             log_every=min(20, steps),
             checkpoint_every=max(50, steps // 10),
@@ -137,11 +140,6 @@ def open_model(
     finally:
         transformers.logging.set_verbosity(level)
     return cast(PreTrainedModel, model)
-
-
-def attention_for(config: Any, wanted: str) -> str:
-    """`wanted` where the family has it; DeBERTa's disentangled attention is written out by hand only."""
-    return "eager" if config.model_type == "deberta-v2" else wanted
 
 
 def inputs(batch: Batch, model: PreTrainedModel) -> Batch:

@@ -41,12 +41,17 @@ def load_teacher(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **({"attn_implementation": attn_implementation} if attn_implementation else {}),
+            **({"attn_implementation": attention_for(config, attn_implementation)} if attn_implementation else {}),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"the teacher in {folder} cannot be loaded: {error}") from error
     _check_complete(model, set(info["missing_keys"]), folder)
     return cast(PreTrainedModel, model.eval()), load_tokenizer(folder)
+
+
+def attention_for(config: Any, wanted: str) -> str:
+    """`wanted` where the family has it; DeBERTa's disentangled attention is written out by hand only."""
+    return "eager" if config.model_type == "deberta-v2" else wanted
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:

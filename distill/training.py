@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.accelerator import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from app.errors import ConfigError
+from distill import processes
 
 Batch = dict[str, Tensor]
 Terms = Mapping[str, Tensor]
+
+_PASSES, _TOKENS = "#passes", "#tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,46 +83,57 @@ def train(
 ) -> Trained:
     """Minimise the sum of `loss`'s terms over the parameters of `model` that require gradients.
 
-    `batches(i)` gives micro-batch i and must depend on nothing else: that, a generator reseeded every step and an
-    atomic checkpoint every `checkpoint_every` steps make a killed run end where an uninterrupted one does.
+    `batches(i)` gives micro-batch i and must depend on nothing else: that, a generator reseeded for every micro-batch
+    and an atomic checkpoint every `checkpoint_every` steps make a killed run end where an uninterrupted one does.
     `score` (higher is better) is asked every `evaluate_every` steps and after the last one; the best weights win.
     `mask`: parameter name -> boolean tensor of its shape; entries that are false never change.
+
+    Under `accelerate launch` the processes share the micro-batches of a step and add up their gradients, so that the
+    losses are those of one process. Raises ConfigError where `accumulate` cannot be shared.
     """
-    accelerator = Accelerator(mixed_precision="no")
-    half = _is_half(schedule)
-    folder.mkdir(parents=True, exist_ok=True)
+    where, several = processes.device(), processes.state().num_processes
+    if schedule.accumulate % several:
+        raise ConfigError(
+            f"{name}: {several} processes cannot share accumulate = {schedule.accumulate} micro-batches a step: give a "
+            f"multiple of {several}, and a batch_size as much smaller for the same step"
+        )
+    half = is_half(schedule)
+    if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+    model.to(where)
     optimizers = _optimizers(model, schedule, masked=mask is not None)
-    model, *prepared = accelerator.prepare(model, *optimizers)
-    keep = {key: value.to(accelerator.device) for key, value in (mask or {}).items()}
-    run = _Run.resume(folder, model=accelerator.unwrap_model(model), optimizers=optimizers, accelerator=accelerator)
+    keep = {key: value.to(where) for key, value in (mask or {}).items()}
+    with processes.main_first():
+        run = _Run.resume(folder, model=model, optimizers=optimizers)
     model.train()
-    named = dict(accelerator.unwrap_model(model).named_parameters())
+    named = dict(model.named_parameters())
     parameters = [parameter for parameter in named.values() if parameter.requires_grad]
     started, meter = time.perf_counter(), _Meter()
-    with _progress(name, schedule.steps, run.step, enabled=accelerator.is_main_process) as report:
+    with _progress(name, schedule.steps, run.step, enabled=processes.is_main()) as report:
         while run.step < schedule.steps:
-            torch.manual_seed(schedule.seed * 1_000_003 + run.step)
             factor = schedule.factor(run.step)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * factor
-            for part in range(schedule.accumulate):
-                index = (run.step * schedule.accumulate + part) * accelerator.num_processes + accelerator.process_index
-                batch = {key: value.to(accelerator.device) for key, value in batches(index).items()}
-                with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
+            for part in range(processes.state().process_index, schedule.accumulate, several):
+                index = run.step * schedule.accumulate + part
+                torch.manual_seed(schedule.seed * 1_000_003 + index)
+                batch = {key: value.to(where, non_blocking=True) for key, value in batches(index).items()}
+                with torch.autocast(where.type, dtype=torch.bfloat16, enabled=half):
                     terms = loss(batch)
-                total = torch.stack([term.float() for term in terms.values()]).sum() / schedule.accumulate
-                accelerator.backward(total)
-                meter.add(terms, tokens=int(batch["attention_mask"].sum()))
+                    total = torch.stack([term.float() for term in terms.values()]).sum() / schedule.accumulate
+                total.backward()
+                meter.add(terms, tokens=batch["attention_mask"].sum())
+            processes.add_up(parameter.grad for parameter in parameters if parameter.grad is not None)
             for key, kept in keep.items():
                 gradient = named[key].grad
                 if gradient is not None:
                     gradient.mul_(kept)
             if schedule.clip_norm:
-                accelerator.clip_grad_norm_(parameters, schedule.clip_norm)
-            for wrapped in prepared:
-                wrapped.step()
-                wrapped.zero_grad(set_to_none=True)
+                nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             run.step += 1
             if run.step % schedule.log_every == 0 or run.step == schedule.steps:
                 entry = meter.flush(run.step)
@@ -132,24 +145,31 @@ def train(
                 report(run.step, entry)
             last = run.step == schedule.steps
             if score is not None and (last or (schedule.evaluate_every and run.step % schedule.evaluate_every == 0)):
-                model.eval()
-                with torch.no_grad():
-                    value = float(score())
-                model.train()
-                _log(folder, {"step": run.step, "score": value})
-                if run.best is None or value > run.best:
-                    run.best = value
-                    _save_weights(folder / "best.safetensors", accelerator.unwrap_model(model))
+                _score(score, run, model, folder)
             if last or run.step % schedule.checkpoint_every == 0:
                 run.seconds += time.perf_counter() - started
                 started = time.perf_counter()
-                if accelerator.is_main_process:
-                    run.save(folder, model=accelerator.unwrap_model(model), optimizers=optimizers)
-    unwrapped = accelerator.unwrap_model(model)
-    if score is not None:
-        _load_weights(folder / "best.safetensors", unwrapped)
-    unwrapped.eval()
+                if processes.is_main():
+                    run.save(folder, model=model, optimizers=optimizers)
+    processes.wait()
+    if score is not None and schedule.steps:
+        _load_weights(folder / "best.safetensors", model)
+    model.eval()
     return Trained(terms=run.terms, best=run.best, tokens=run.tokens, seconds=run.seconds)
+
+
+@torch.no_grad()
+def _score(score: Callable[[], float], run: "_Run", model: nn.Module, folder: Path) -> None:
+    """The main process scores, and keeps the best weights; the others go on and wait for its gradients."""
+    if not processes.is_main():
+        return
+    model.eval()
+    value = float(score())
+    model.train()
+    _log(folder, {"step": run.step, "score": value})
+    if run.best is None or value > run.best:
+        run.best = value
+        _save_weights(folder / "best.safetensors", model)
 
 
 def bf16_is_native() -> bool:
@@ -159,7 +179,8 @@ def bf16_is_native() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _is_half(schedule: Schedule) -> bool:
+def is_half(schedule: Schedule) -> bool:
+    """Whether forward passes are in bf16: as the schedule says, else where the machine has it."""
     return schedule.precision == "bf16" or (schedule.precision == "auto" and bf16_is_native())
 
 
@@ -205,20 +226,19 @@ class _Run:
     terms: dict[str, float]
 
     @classmethod
-    def resume(
-        cls, folder: Path, *, model: nn.Module, optimizers: list[torch.optim.Optimizer], accelerator: Accelerator
-    ) -> "_Run":
+    def resume(cls, folder: Path, *, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> "_Run":
         checkpoint = folder / "checkpoint"
         if not checkpoint.is_dir() and (folder / "checkpoint.old").is_dir():
             (folder / "checkpoint.old").rename(checkpoint)
         if not checkpoint.is_dir():
             return cls(terms={})
         _load_weights(checkpoint / "model.safetensors", model)
-        states = torch.load(checkpoint / "optimizers.pt", map_location=accelerator.device, weights_only=True)
+        states = torch.load(checkpoint / "optimizers.pt", map_location=processes.device(), weights_only=True)
         for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.load_state_dict(state)
         run = cls(**json.loads((checkpoint / "run.json").read_text()))
-        accelerator.print(f"resuming {folder} at step {run.step}")
+        if processes.is_main():
+            print(f"resuming {folder} at step {run.step}")
         return run
 
     def save(self, folder: Path, *, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
@@ -261,32 +281,38 @@ def _load_weights(path: Path, model: nn.Module) -> None:
 
 
 class _Meter:
+    """Means over the micro-batches of all processes since the last flush."""
+
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.passes, self.tokens, self.started = 0, 0, time.perf_counter()
+        self.started = time.perf_counter()
 
-    def add(self, terms: Terms, *, tokens: int) -> None:
-        for key, value in terms.items():
-            self.sums[key] = self.sums.get(key, torch.zeros((), device=value.device)) + value.detach().float()
-        self.passes += 1
-        self.tokens += tokens
+    def add(self, terms: Terms, *, tokens: Tensor) -> None:
+        """Waits for nothing: the values stay on the device."""
+        counts = {_PASSES: torch.ones_like(tokens), _TOKENS: tokens}
+        for key, value in ({key: term.detach().float() for key, term in terms.items()} | counts).items():
+            self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
 
     def flush(self, step: int) -> dict[str, Any]:
+        processes.add_up(self.sums.values())
         elapsed = time.perf_counter() - self.started
+        passes, tokens = float(self.sums.pop(_PASSES)), int(self.sums.pop(_TOKENS))
         entry = {
             "step": step,
-            "terms": {key: float(value) / self.passes for key, value in self.sums.items()},
-            "tokens": self.tokens,
-            "tokens_per_second": round(self.tokens / elapsed, 1),
+            "terms": {key: float(value) / passes for key, value in self.sums.items()},
+            "tokens": tokens,
+            "tokens_per_second": round(tokens / elapsed, 1),
         }
         self.reset()
         return entry
 
 
 def _log(folder: Path, entry: Mapping[str, Any]) -> None:
+    if not processes.is_main():
+        return
     with (folder / "log.jsonl").open("a") as stream:
         stream.write(json.dumps({"time": round(time.time(), 1), **entry}) + "\n")
 

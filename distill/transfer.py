@@ -1,32 +1,53 @@
 """Phase 2: the student learns a task from its teacher, as a sparse fine-tuning, on source-language examples."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.bilingual import show
+from app.errors import ConfigError
+from distill import processes
+from distill.distillation import Distillation
 from distill.evaluate import evaluate, open_tokenizer, predictor_for
 from distill.examples import TaskBatches
-from distill.objectives.base import Outputs, Sum
+from distill.objectives.base import Batch, Outputs, Sum
+from distill.observation import attention_to_show, observe
+from distill.projection import Projection
 from distill.sparse import Sparse, sparse_fine_tune
-from distill.tasks.base import Batch, TrainingTask
+from distill.student import Part, freeze, load_student, source_name
 from distill.teach import TaskData, Tuning, inputs, open_model
+from distill.training import train
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase2:
-    """BiStil 1.6. Gold labels choose the rows and never enter the loss."""
+    """BiStil 1.6. Gold labels choose the rows, and enter the loss by the objective `task` alone.
+
+    `start`: the bilingual student as it is; with the mapped layers of the task teacher in place of its own; or with
+    what tuning changed in those added to its own. A density of 1 tunes everything, in one phase of `sparse_epochs`.
+    `intermediate` objectives, where there are any, come before all for `full_epochs` (TinyBERT).
+    """
 
     tuning: Tuning
     full_epochs: float
     sparse_epochs: float
     density: float = 0.08
-    freeze_layer_norm: bool = False
+    start: Literal["student", "task_teacher", "task_change"] = "student"
+    frozen: tuple[Part, ...] = ()
     copy_head: bool = False
-    objective: dict[str, float] = field(default_factory=lambda: {"hidden_states": 1.0, "attention": 1.0, "logits": 1.0})
+    objective: dict[str, Any] = field(default_factory=lambda: {"hidden_states": 1.0, "attention": 1.0, "logits": 1.0})
+    teacher_objective: dict[str, Any] = field(default_factory=dict)
+    intermediate: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the models must show."""
+        tables = (self.objective, self.teacher_objective, self.intermediate)
+        return frozenset().union(*(Sum.of(table).needs for table in tables if table))
 
 
 def transfer(
@@ -37,19 +58,23 @@ def transfer(
     phase: Phase2,
     layers: tuple[int, ...],
     folder: Path,
+    untuned: Path,
+    projection: Path | None = None,
 ) -> tuple[PreTrainedModel, Sparse]:
     """Full phase, mask, sparse phase against the task teacher in `teacher_folder`; dev scores choose the weights.
 
-    Both folders must share one trimmed vocabulary: student and teacher read the same ids.
+    All folders must share one trimmed vocabulary: student and teacher read the same ids. `untuned`: the model that the
+    task teacher was tuned from; `projection`: where phase 1 left a narrow student's map to the teacher's width, if any.
     """
     tuning, task = phase.tuning, data.task
-    objective = Sum.of(phase.objective)
-    attention = "eager" if "attentions" in objective.needs else "sdpa"
+    attention = attention_to_show(phase.needs)
     student = open_model(student_folder, task, dropout=tuning.dropout, attn_implementation=attention, seed=tuning.seed)
     teacher = open_model(teacher_folder, task, dropout=0.0, attn_implementation=attention, seed=tuning.seed)
-    teacher.eval().requires_grad_(False)
+    teacher.to(processes.device())
+    begin(student, teacher, phase.start, layers=layers, untuned=untuned)
     if phase.copy_head:
         copy_head(teacher, student)
+    freeze(student, phase.frozen)
     tokenizer = open_tokenizer(student_folder)
     lengths = {
         "max_length": tuning.max_length,
@@ -59,47 +84,71 @@ def transfer(
     batches = TaskBatches.of(task, data.train, tokenizer, batch_size=tuning.batch_size, seed=tuning.seed, **lengths)
     predictor = predictor_for(student, tokenizer, task, **lengths)
 
+    def look(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Outputs:
+        seen = observe(model, inputs(dict(batch), model), needs)
+        logits = task.distilled_logits(seen.output, dict(batch)) if "logits" in needs else ()
+        loss = task.loss(seen.output, dict(batch)) if "labels" in needs else None
+        return replace(seen.shown, logits=logits, loss=loss)
+
+    widening = Projection.between(student, teacher)
+    if widening is not None and projection is not None and projection.is_file():
+        widening.load_state_dict(load_file(projection))
+    distillation = Distillation(
+        student=student,
+        teacher=teacher,
+        objective=Sum.of(phase.objective),
+        teacher_objective=Sum.of(phase.teacher_objective) if phase.teacher_objective else None,
+        layers=layers,
+        look=look,
+        projection=widening,
+    )
+
     def score() -> float:
         return evaluate(predictor, task, data.dev, progress=False)[task.main_metric]
 
+    if phase.intermediate:
+        train(
+            nn.ModuleDict({"student": student, **distillation.learners}),
+            replace(distillation, objective=Sum.of(phase.intermediate), teacher_objective=None),
+            batches,
+            schedule=tuning.schedule(batches.per_epoch, epochs=phase.full_epochs, warm=False),
+            folder=folder / "intermediate",
+            name="phase 2, intermediate",
+        )
     result = sparse_fine_tune(
         student,
-        TaskDistillation(student, teacher, task, objective, layers),
+        distillation,
         batches,
         full=tuning.schedule(batches.per_epoch, epochs=phase.full_epochs, warm=False),
         sparse=tuning.schedule(batches.per_epoch, epochs=phase.sparse_epochs, warm=False),
         density=phase.density,
-        freeze_layer_norm=phase.freeze_layer_norm,
         folder=folder,
         score=score,
+        beside=distillation.learners,
     )
     return student, result
 
 
-class TaskDistillation:
-    """The loss of phase 2."""
+@torch.no_grad()
+def begin(
+    student: PreTrainedModel, teacher: PreTrainedModel, start: str, *, layers: tuple[int, ...], untuned: Path
+) -> None:
+    """Set the student's encoder to where phase 2 starts (see `Phase2`).
 
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel,
-        task: TrainingTask,
-        objective: Sum,
-        layers: tuple[int, ...],
-    ) -> None:
-        self.student, self.teacher, self.task = student, teacher, task
-        self.objective, self.layers = objective, layers
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            seen = show(self.teacher, inputs(batch, self.teacher), self.objective.needs)
-        answer = show(self.student, inputs(batch, self.student), self.objective.needs)
-        return self.objective(
-            Outputs.of(answer, logits=self.task.distilled_logits(answer, batch)),
-            Outputs.of(seen, logits=self.task.distilled_logits(seen, batch)),
-            batch,
-            self.layers,
-        )
+    A pooler, which the untuned model lacks, is the task teacher's. Raises ConfigError at unequal widths.
+    """
+    if start == "student":
+        return
+    if student.config.hidden_size != teacher.config.hidden_size:
+        raise ConfigError(f"start = {start!r} copies the task teacher's weights, so the student must be of its width")
+    tuned = cast(PreTrainedModel, teacher.base_model).state_dict()
+    original: dict[str, Tensor] = {}
+    if start == "task_change":
+        original = load_student(untuned, attn_implementation="sdpa").state_dict()
+    for name, value in cast(PreTrainedModel, student.base_model).state_dict().items():
+        source = source_name(name, layers)
+        moved = tuned[source].to(value.device)
+        value.copy_(value + moved - original[source] if source in original else moved)
 
 
 def copy_head(teacher: PreTrainedModel, student: PreTrainedModel) -> None:

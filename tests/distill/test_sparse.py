@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel
 from app.errors import ConfigError, DataError
 from distill.delta import SparseDelta
 from distill.sparse import Sparse, find_mask, maskable, sparse_fine_tune
+from distill.student import freeze
 from distill.training import Batch, Schedule
 from tests.distill.tiny import tiny_teacher
 
@@ -25,8 +29,11 @@ def batches(index: int) -> Batch:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids % 3}
 
 
-def tune(folder: Path, *, stop_at: int | None = None, freeze: bool = False) -> tuple[PreTrainedModel, Sparse]:
+def tune(
+    folder: Path, *, stop_at: int | None = None, frozen: Sequence[str] = (), density: float = 0.08
+) -> tuple[PreTrainedModel, Sparse]:
     model = make(folder / "model")
+    freeze(model, frozen)
     calls = 0
 
     def loss(batch: Batch) -> dict[str, Tensor]:
@@ -43,8 +50,7 @@ def tune(folder: Path, *, stop_at: int | None = None, freeze: bool = False) -> t
         batches,
         full=schedule,
         sparse=schedule,
-        density=0.08,
-        freeze_layer_norm=freeze,
+        density=density,
         folder=folder / "work",
         score=None,
     )
@@ -93,7 +99,7 @@ def test_a_saved_delta_reproduces_the_logits_and_reverts(tmp_path: Path) -> None
 
 def test_frozen_layer_norms_are_neither_masked_nor_moved(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in make(tmp_path / "model").named_parameters()}
-    model, result = tune(tmp_path, freeze=True)
+    model, result = tune(tmp_path, frozen=["layer_norm"])
     norms = [name for name in before if "LayerNorm" in name]
     assert norms and not set(norms) & set(result.delta.sparse)
     assert all(torch.equal(dict(model.named_parameters())[name], before[name]) for name in norms)
@@ -118,3 +124,34 @@ def test_a_delta_of_another_model_is_refused(tmp_path: Path) -> None:
     delta = SparseDelta(sparse={"nowhere": (torch.tensor([0]), torch.tensor([1.0]))}, dense={})
     with pytest.raises(DataError, match="nowhere"):
         delta.apply(make(tmp_path))
+
+
+def test_a_density_of_one_tunes_everything_in_one_phase(tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in make(tmp_path / "model").named_parameters()}
+    model, result = tune(tmp_path, density=1.0)
+    assert result.full is None and not (tmp_path / "work" / "full").exists()
+    assert result.delta.n_entries == sum(before[name].numel() for name in maskable(model))
+    fresh = make(tmp_path / "model")
+    result.delta.apply(fresh)
+    inputs = {name: value for name, value in batches(99).items() if name != "labels"}
+    torch.testing.assert_close(fresh.eval()(**inputs).logits, model.eval()(**inputs).logits, atol=1e-6, rtol=0)
+
+
+PEAK = """
+import resource, torch
+from distill.sparse import find_mask
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+shapes = {f"layer.{i}": (1000, 1000) for i in range(24)}
+before = {name: torch.zeros(shape) for name, shape in shapes.items()}
+after = {name: torch.rand(shape) for name, shape in shapes.items()}
+start = peak()
+mask = find_mask(before, after, list(shapes), 0.08)
+print((peak() - start) / (4 * 24e6), sum(int(kept.sum()) for kept in mask.values()))
+"""
+
+
+def test_the_search_for_the_mask_needs_less_than_two_copies_of_the_parameters() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    copies, kept = done.stdout.split()
+    assert 0.5 < float(copies) < 2.0 and int(kept) == int(0.08 * 24_000_000)

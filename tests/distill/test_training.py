@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,32 @@ def test_accumulated_micro_batches_give_the_gradient_of_their_mean(tmp_path: Pat
     optimizer.step()
     for mine, theirs in zip(net.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_accumulation_gives_the_weights_of_one_big_batch(tmp_path: Path) -> None:
+    def part_of(size: int, index: int) -> Batch:
+        whole = batches(index * size // 6)
+        rows = slice(index * size % 6, index * size % 6 + size)
+        return {name: value[rows] for name, value in whole.items()}
+
+    made = []
+    for size in (6, 2):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 1)
+
+        def loss(batch: Batch, net: nn.Module = net) -> dict[str, Tensor]:
+            return {"squared": (net(batch["input_ids"]) - batch["y"]).square().mean()}
+
+        train(
+            net,
+            loss,
+            partial(part_of, size),
+            schedule=schedule(accumulate=6 // size),
+            folder=tmp_path / str(size),
+            name="test",
+        )
+        made.append(net.weight.detach())
+    torch.testing.assert_close(made[0], made[1], atol=1e-4, rtol=1e-4)
 
 
 def test_the_weights_with_the_best_score_win(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""One process, or the several that `accelerate launch` starts: who writes, who waits, and sums over all."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+_PATIENCE = timedelta(days=2)
+"""How long a process waits for the main one, which trims, scores and exports alone."""
+
+
+def state() -> PartialState:
+    """This process' place among the others, and its device; the first call joins them.
+
+    Without any GPU the processes are joined by gloo, which accelerate does only when told that it is to use the CPU.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+
+
+def device() -> torch.device:
+    """Where models and batches belong: a GPU where there is one."""
+    found: torch.device = state().device
+    return found
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files."""
+    return bool(state().is_main_process)
+
+
+def wait() -> None:
+    """Until every process is here."""
+    state().wait_for_everyone()
+
+
+def decide(question: Callable[[], bool]) -> bool:
+    """The main process' answer, in every process, given at one moment."""
+    answer = [question() if is_main() else None]
+    broadcast_object_list(answer)
+    return bool(answer[0])
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block, then the others do, who find its files."""
+    with state().main_process_first():
+        yield
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in place, in one message a dtype."""
+    if state().num_processes == 1:
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_type.values():
+        flat = torch.cat([tensor.flatten() for tensor in group])
+        torch.distributed.all_reduce(flat)
+        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))
