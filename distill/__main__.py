@@ -2,17 +2,20 @@
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import transformers
 from rich.console import Console
 
 from app.errors import BistilError
 from distill import build as building
-from distill import bundles, recipe
+from distill import bundles, plots, processes, recipe, results
 from distill import config as configuration
+from distill.compare import Cell, grid, run
 from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
@@ -22,6 +25,7 @@ from distill.upload import upload
 
 _HELP = {
     "trim": "cut the teacher's vocabulary to the source and target languages",
+    "adapt": "learn what each language changes in the trimmed teacher, by LT-SFT on plain text",
     "student": "make the shallower student out of the trimmed teacher",
     "distill": "phase 1: bilingual distillation on plain text",
     "teach": "tune the task teachers on source-language labels",
@@ -39,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     options.overrides = rest
+    options.given = sys.argv[1:] if arguments is None else list(arguments)
     if strays := [argument for argument in options.overrides if argument.startswith("-") or "=" not in argument]:
         parser.error(f"unknown option {strays[0]!r} (settings are written key=value)")
     transformers.logging.set_verbosity_error()
@@ -61,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 Pretraining, [configuration.toml(options.config), configuration.overrides(options.overrides)]
             )
             print(pretrain(run, work=options.work))
+        elif options.command == "compare":
+            _compare(options, console)
         else:
             _stages(options, console)
     except BistilError as error:
@@ -76,8 +83,10 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
     build = _read(options)
     if options.command == "build":
         building.check(build)
-    chosen = building.STAGES if options.command == "build" else (options.command,)
-    shared = {"trim": building.trim, "student": building.student, "distill": building.phase1}
+    chosen: tuple[str, ...] = building.STAGES if options.command == "build" else (options.command,)
+    if options.command == "build" and not build.adapted:
+        chosen = tuple(name for name in chosen if name != "adapt")
+    shared = {"trim": building.trim, "adapt": building.adapt, "student": building.student, "distill": building.phase1}
     for name in chosen:
         if name in shared:
             console.print(f"[bold]{name}[/]")
@@ -95,20 +104,47 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
                 per_task[name](build, task)
     if "export" in chosen:
         Console(width=None if sys.stdout.isatty() else 200).print(
-            table(bundles.summary(build), title=f"{build.tgt}, zero-shot from {'+'.join(build.src)}")
+            table(bundles.summary(build), title=f"{build.tgt}, labels in {', '.join(build.labels)}")
         )
 
 
+def _compare(options: argparse.Namespace, console: Console) -> None:
+    preset, sources = _sources(options)
+    folder = (options.out or Path("runs")) / "compare"
+    methods = options.methods.split(",") if options.methods else recipe.methods()
+    cells = grid(preset, sources, methods=methods, seeds=options.seeds, out=folder)
+    for build in {cell.build.src: cell.build for cell in cells}.values():
+        building.check(build)
+    command = shlex.join(["python", "-m", "distill", *options.given])
+    place = folder / cells[0].build.tgt
+
+    def write(finished: Sequence[Cell]) -> None:
+        if processes.is_main():
+            results.write(results.collect(finished, of=len(cells)), place, command=command)
+
+    run(cells, tell=console.print, after=write)
+    if not processes.is_main():
+        return
+    plots.quality_against_latency(results.collect(cells, of=len(cells)), place / "quality.png")
+    plots.learning_curves(cells, place / "curves.png")
+    print((place / "results.md").read_text(encoding="utf-8"))
+
+
 def _read(options: argparse.Namespace) -> Build:
-    given = {
+    preset, sources = _sources(options)
+    return recipe.read(preset, sources)
+
+
+def _sources(options: argparse.Namespace) -> tuple[str, list[Mapping[str, Any]]]:
+    given: dict[str, Any] = {
         name: value
-        for name in ("src", "tgt", "method", "teacher", "tasks", "data", "out", "store", "licence")
-        if (value := getattr(options, name)) is not None
+        for name in ("src", "tgt", "target_labels", "method", "teacher", "tasks", "data", "out", "store", "licence")
+        if (value := getattr(options, name, None)) is not None
     }
     sources = [configuration.toml(options.config)] if options.config else []
-    if options.exporter:
+    if getattr(options, "exporter", None):
         given["export"] = {"exporter": options.exporter}
-    return recipe.read(options.preset, [*sources, given, configuration.overrides(options.overrides)])
+    return options.preset, [*sources, given, configuration.overrides(options.overrides)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,26 +161,42 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("throughput", help=text, description=text, epilog="Settings: hidden_size=768 layers=12 ...")
     for name, text in _HELP.items():
         command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
-        command.add_argument("--tgt", help="target language, for example ha")
-        command.add_argument("--src", help="source languages, comma-separated (default: en)")
-        command.add_argument("--teacher", help="folder or hub id of a masked language model")
-        command.add_argument("--tasks", help="comma-separated: ner, pos, nli, qa, dp (default: all but dp)")
-        command.add_argument("--data", type=Path, help="folder with text/, ner/, pos/, nli/, qa/ (default: data)")
-        command.add_argument("--preset", default="quick", help="quick or paper (default: quick)")
+        _add_inputs(command, preset="quick")
         command.add_argument("--method", help="a TOML of distill/configs/methods over the preset")
-        command.add_argument("--config", type=Path, help="a TOML file over the preset")
-        command.add_argument("--out", type=Path, help="folder of the stages and their checkpoints (default: runs)")
         command.add_argument("--store", type=Path, help="where bundles go (default: model_store)")
         command.add_argument(
             "--exporter", choices=("torch", "optimum"), help="what writes the ONNX file (default: torch)"
         )
         command.add_argument("--licence", help="licence stated on the card")
+    text = "methods under one budget and set of seeds, as a table and plots in <out>/compare/<tgt>"
+    command = commands.add_parser("compare", help=text, description=text, epilog=_EPILOG)
+    _add_inputs(command, preset="compare")
+    command.add_argument("--methods", help="comma-separated TOMLs of distill/configs/methods (default: all)")
+    command.add_argument("--seeds", type=_numbers, default=(1, 2, 3), help="comma-separated (default: 1,2,3)")
     command = commands.add_parser("verify", help="check the hashes of one bundle or of a whole store")
     command.add_argument("folder", type=Path)
     command = commands.add_parser("upload", help="copy a store's bundles to a store elsewhere, such as s3://...")
     command.add_argument("folder", type=Path)
     command.add_argument("url")
     return parser
+
+
+def _add_inputs(command: argparse.ArgumentParser, *, preset: str) -> None:
+    command.add_argument("--tgt", help="target language, for example ha")
+    command.add_argument("--src", help="source languages, comma-separated (default: en)")
+    command.add_argument("--teacher", help="folder or hub id of a masked language model")
+    command.add_argument("--tasks", help="comma-separated: ner, pos, nli, qa, dp (default: all but dp)")
+    command.add_argument(
+        "--target-labels", action="store_true", default=None, help="learn from target-language labels too: no zero-shot"
+    )
+    command.add_argument("--data", type=Path, help="folder with text/, ner/, pos/, nli/, qa/ (default: data)")
+    command.add_argument("--preset", default=preset, help=f"{', '.join(recipe.presets())} (default: {preset})")
+    command.add_argument("--config", type=Path, help="a TOML file over the preset and the method")
+    command.add_argument("--out", type=Path, help="folder of the stages and their checkpoints (default: runs)")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Phase 1: the student learns the teacher's states on plain text of the source and target languages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import save_file
@@ -53,7 +53,7 @@ class Phase1:
 
 def distil(
     student: PreTrainedModel,
-    teacher: PreTrainedModel,
+    teachers: Sequence[PreTrainedModel],
     *,
     phase: Phase1,
     layers: tuple[int, ...],
@@ -62,26 +62,26 @@ def distil(
     folder: Path,
     tokenizer_folder: Path,
 ) -> Trained:
-    """Train `student` in place, against the masked language model `teacher`.
+    """Train `student` in place, against masked language models.
 
     Packed text, checkpoints and the log live in `folder`, as does a narrow student's map to the teacher's width. The
-    weights with the lowest held-out loss win; no steps leave the student as it is. `layers`: the teacher layer that
-    each student layer is compared with.
+    weights with the lowest held-out loss win; no steps leave the student as it is. `teachers`: one for all languages,
+    or one for each, in their order. `layers`: the teacher layer that each student layer is compared with.
     """
     schedule = replace(phase.schedule, steps=round(phase.length * phase.schedule.steps))
     if not schedule.steps:
         return Trained(terms={}, best=None, tokens=0, seconds=0.0)
     torch.manual_seed(schedule.seed)
     freeze(student, phase.frozen)
-    learner = with_language_model_head(student, teacher) if "logits" in phase.needs else student
+    learner = with_language_model_head(student, teachers[0]) if "logits" in phase.needs else student
     distillation = Distillation(
         student=learner,
-        teacher=teacher,
+        teachers=teachers,
         objective=Sum.of(phase.objective),
         teacher_objective=Sum.of(phase.teacher_objective) if phase.teacher_objective else None,
         layers=layers,
         look=look,
-        projection=Projection.between(student, teacher),
+        projection=Projection.between(student, teachers[0]),
     )
     tokenizer = load_tokenizer(tokenizer_folder)
     with processes.main_first():
@@ -102,7 +102,7 @@ def distil(
             blocks, [1.0] * len(blocks), batch_size=phase.batch_size, seed=phase.schedule.seed, mask=mask
         )
 
-    teacher.to(processes.device())
+    processes.place(*teachers)
 
     def loss(batch: Batch) -> dict[str, Tensor]:
         batch = {name: value.to(processes.device()) for name, value in batch.items()}
@@ -129,10 +129,10 @@ def distil(
     return trained
 
 
-def look(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Outputs:
+def look(model: PreTrainedModel, batch: Mapping[str, Tensor], needs: frozenset[str]) -> Outputs:
     """What an encoder shows of a batch of text, and a masked language model where `predicted` is true."""
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    seen = observe(model.base_model, inputs, needs)
+    seen = observe(cast(PreTrainedModel, model.base_model), inputs, needs)
     if "logits" not in needs:
         return seen.shown
     logits = token_logits(model, seen.output.last_hidden_state[batch["predicted"]])

@@ -8,12 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
-from app.errors import DataError
-from distill import datasets, processes, stage, vocabulary
+from app.errors import ConfigError, DataError
+from distill import adaptation, datasets, processes, stage, unlabelled, vocabulary
 from distill.bilingual import PROJECTION, distil
 from distill.corpus import files, lines
+from distill.delta import SparseDelta
 from distill.evaluate import interval, open_tokenizer, predictions, predictor_for
 from distill.observation import attention_to_show
 from distill.recipe import Build
@@ -23,7 +25,12 @@ from distill.teach import open_model, read_sources, teach, thin
 from distill.teacher import load_teacher, resolve
 from distill.transfer import transfer
 
-STAGES = ("trim", "student", "distill", "teach", "transfer", "evaluate", "export")
+EVALUATED = {"teacher": "teach", "student": "transfer"}
+"""Who is evaluated, and the stage that made it."""
+
+TERMS = "terms.npy"
+SFT = "delta.safetensors"
+STAGES = ("trim", "adapt", "student", "distill", "teach", "transfer", "evaluate", "export")
 
 
 def check(build: Build) -> None:
@@ -37,7 +44,7 @@ def check(build: Build) -> None:
         except DataError as error:
             problems.append(str(error))
     for task in build.tasks:
-        for language, split in [*((source, "train") for source in build.src), (build.tgt, "test")]:
+        for language, split in [*((source, "train") for source in build.labels), (build.tgt, "test")]:
             try:
                 datasets.read(task, build.data, language, split)
             except DataError as error:
@@ -80,6 +87,51 @@ def trim(build: Build) -> dict[str, Any]:
     return stage.run(build.folder / "trim", inputs, work, pool=build.pool)
 
 
+def adapt(build: Build) -> None:
+    """The languages' SFTs of the trimmed teacher, learnt or published: `adapt-<language>/delta.safetensors`."""
+    before = stage.report(build.folder / "trim", command="trim")
+    how = build.adapt
+    if how is None:
+        raise ConfigError("no [adapt] table says how language SFTs are learnt: take a preset that has one, or add it")
+    source = build.folder / "trim" / "model"
+    for language in build.languages:
+
+        def get(folder: Path, language: str = language) -> Mapping[str, Any]:
+            told: dict[str, Any] = {}
+            if language in how.files:
+                delta = adaptation.published(how.files[language], source)
+            else:
+                work = folder / "work"
+                learnt = adaptation.learn(source, language, adaptation=how, text=build.texts, folder=work)
+                delta, told = learnt.delta, learnt.figures
+            if processes.is_main():
+                delta.save(folder / SFT, metadata={"base": before["fingerprint"], "language": language})
+                stage.discard(folder, "work")
+            return {**told, "changed": delta.n_entries}
+
+        inputs = {"trim": before["fingerprint"], "language": language, "adapt": asdict(how)}
+        stage.run(build.folder / f"adapt-{language}", inputs, get, pool=build.pool, together=True)
+
+
+def _sfts(build: Build, *languages: str) -> dict[str, SparseDelta]:
+    """The language SFTs that teachers carry: none without `adapted`."""
+    if not build.adapted:
+        return {}
+    _marks(build, *languages)
+    return {language: SparseDelta.load(build.folder / f"adapt-{language}" / SFT) for language in languages}
+
+
+def _marks(build: Build, *languages: str) -> dict[str, str]:
+    """The fingerprints of `_sfts`, for the inputs of a stage."""
+    used = languages if build.adapted else ()
+    return {name: stage.report(build.folder / f"adapt-{name}", command="adapt")["fingerprint"] for name in used}
+
+
+def _carried(build: Build) -> tuple[str, ...]:
+    """The language whose SFT a task teacher carries: that of its labels, where they are of one."""
+    return build.labels if len(build.labels) == 1 else ()
+
+
 def student(build: Build) -> dict[str, Any]:
     """The student before training: `student/model`."""
     before = stage.report(build.folder / "trim", command="trim")
@@ -119,7 +171,7 @@ def phase1(build: Build) -> dict[str, Any]:
         learner = load_student(build.folder / "student" / "model", attn_implementation=attention)
         trained = distil(
             learner,
-            teacher,
+            adaptation.per_language(teacher, _sfts(build, *build.languages)),
             phase=build.phase1,
             layers=tuple(before["layer_map"]),
             text=build.texts,
@@ -132,7 +184,11 @@ def phase1(build: Build) -> dict[str, Any]:
             stage.discard(folder, "checkpoint", "best.safetensors", "packed")
         return {**asdict(trained), "layer_map": before["layer_map"]}
 
-    inputs = {"student": before["fingerprint"], "phase1": asdict(build.phase1)}
+    inputs = {
+        "student": before["fingerprint"],
+        "phase1": asdict(build.phase1),
+        "sfts": _marks(build, *build.languages),
+    }
     return stage.run(build.folder / "distill", inputs, work, pool=build.pool, together=True)
 
 
@@ -142,9 +198,10 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
     tuning = build.tuning(task)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        data = read_sources(task, build.data, build.src, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
+        data = read_sources(task, build.data, build.labels, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
         source = build.folder / "trim" / "model"
-        model, trained = teach(source, data, tuning=tuning, folder=folder)
+        sfts = _sfts(build, *_carried(build))
+        model, trained = teach(source, data, tuning=tuning, folder=folder, sfts=tuple(sfts.values()))
         if processes.is_main():
             _save(model, folder / "model", tokenizer=source)
             stage.discard(folder, "checkpoint", "best.safetensors")
@@ -154,7 +211,8 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
         "task": task,
         "trim": before["fingerprint"],
         "tuning": asdict(tuning),
-        "src": build.src,
+        "labels": build.labels,
+        "sfts": _marks(build, *_carried(build)),
         "data": str(build.data),
     }
     return stage.run(build.folder / task / "teach", inputs, work, pool=build.pool, together=True)
@@ -168,9 +226,11 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
 
     def work(folder: Path) -> Mapping[str, Any]:
         data = read_sources(
-            task, build.data, build.src, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev
+            task, build.data, build.labels, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev
         )
         source = build.folder / "distill" / "model"
+        wanted = round(phase.unlabelled_share * len(data.train))
+        texts = unlabelled.sample(build.texts, build.tgt, wanted) if wanted else []
         model, result = transfer(
             source,
             build.folder / task / "teach" / "model",
@@ -178,6 +238,7 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
             phase=phase,
             layers=tuple(distilled["layer_map"]),
             folder=folder,
+            texts=texts,
             untuned=build.folder / "trim" / "model",
             projection=build.folder / "distill" / PROJECTION,
         )
@@ -187,53 +248,72 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
         base = distilled["fingerprint"] if phase.start == "student" else f"{phase.start} of {taught['fingerprint']}"
         result.delta.save(folder / "delta.safetensors", metadata={"base": base, "task": task})
         stage.discard(
-            folder, "full", "intermediate", "sparse/checkpoint", "sparse/best.safetensors", "start.safetensors"
+            folder,
+            "full/checkpoint",
+            "full/best.safetensors",
+            "intermediate",
+            "sparse/checkpoint",
+            "sparse/best.safetensors",
+            "start.safetensors",
         )
-        return {
-            "full": asdict(result.full) if result.full else None,
-            "sparse": asdict(result.sparse),
-            "changed": result.delta.n_entries,
-        }
+        return result.figures
 
     inputs = {
         "distill": distilled["fingerprint"],
         "teach": taught["fingerprint"],
         "phase2": asdict(phase),
-        "src": build.src,
+        "labels": build.labels,
     }
     return stage.run(build.folder / task / "transfer", inputs, work, pool=build.pool, together=True)
 
 
 def evaluation(build: Build, task: str) -> dict[str, Any]:
     """Teacher and student on the target's test data, with bootstrap intervals, through the code that serves."""
-    taught = stage.report(build.folder / task / "teach", command="teach")
-    moved = stage.report(build.folder / task / "transfer", command="transfer")
+    for who, where in EVALUATED.items():
+        _evaluate(build, task, who, where)
+    return evaluated(build, task)
+
+
+def evaluated(build: Build, task: str) -> dict[str, Any]:
+    """What `evaluation` found: scores of teacher and student, the data, the number of examples."""
+    found = {who: stage.report(build.folder / task / f"evaluate-{who}", command="evaluate") for who in EVALUATED}
+    return {
+        "scores": {who: report["scores"] for who, report in found.items()},
+        "data": found["student"]["data"],
+        "examples": found["student"]["examples"],
+        "fingerprint": stage.fingerprint([report["fingerprint"] for report in found.values()]),
+    }
+
+
+def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
+    """One model's scores, and `terms.npy`, what each item adds to the main metric: `<task>/evaluate-<who>`."""
+    made = stage.report(build.folder / task / where, command=where)
 
     def work(folder: Path) -> Mapping[str, Any]:
         corpus = datasets.read(task, build.data, build.tgt, "test")
         examples = thin(corpus.examples, build.export.test_examples)
-        training = training_task(task)
-        scores: dict[str, Any] = {}
-        for who, where in (("teacher", "teach"), ("student", "transfer")):
-            source = build.folder / task / where / "model"
-            model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
-            tuning = build.tuning(task)
-            predictor = predictor_for(
-                model,
-                open_tokenizer(source),
-                training,
-                max_length=tuning.max_length,
-                stride=tuning.stride,
-                pad_id=int(model.config.pad_token_id),
-            )
-            found = predictions(predictor, examples)
-            gold = [example.gold for example in examples]
-            low, high = interval(training, gold, found, seed=0)
-            scores[who] = {**training.score(gold, found), "low": low, "high": high}
+        training, tuning = training_task(task), build.tuning(task)
+        source = build.folder / task / where / "model"
+        model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
+        if who == "teacher" and build.adapted and _carried(build):
+            adaptation.swap(model, *_sfts(build, *_carried(build), build.tgt).values())
+        predictor = predictor_for(
+            model,
+            open_tokenizer(source),
+            training,
+            max_length=tuning.max_length,
+            stride=tuning.stride,
+            pad_id=int(model.config.pad_token_id),
+        )
+        found = predictions(predictor, examples)
+        gold = [example.gold for example in examples]
+        np.save(folder / TERMS, training.terms(gold, found))
+        low, high = interval(training, gold, found, seed=0)
+        scores = {**training.score(gold, found), "low": low, "high": high}
         return {"scores": scores, "data": corpus.files, "examples": len(examples)}
 
-    inputs = {"teach": taught["fingerprint"], "transfer": moved["fingerprint"], "n": build.export.test_examples}
-    return stage.run(build.folder / task / "evaluate", inputs, work, pool=build.pool)
+    inputs = {where: made["fingerprint"], "tgt": build.tgt, "n": build.export.test_examples}
+    return stage.run(build.folder / task / f"evaluate-{who}", inputs, work, pool=build.pool)
 
 
 def _save(model: PreTrainedModel, folder: Path, *, tokenizer: Path) -> None:

@@ -10,13 +10,13 @@ from app.bundle import Bundle, Variant, revisions
 from app.engines.onnx import Engine
 from app.errors import BundleError
 from app.predictor import Predictor
-from app.rows import Tensors, pad
 from distill import config as configuration
 from distill import datasets, stage
 from distill.benchmark import compare
-from distill.build import identity, sample_texts
+from distill.build import evaluated, identity, sample_texts
 from distill.corpus import files
 from distill.datasets.base import provenance
+from distill.efficiency import TIMED_ITEMS, rows_alone
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import export_onnx
 from distill.familiar import familiarity
@@ -27,7 +27,6 @@ from distill.tasks.base import training_task
 from distill.teach import open_model, read_sources, thin
 from distill.teacher import resolve
 
-_TIMED_ITEMS = 24
 _FAMILIAR_TEXTS = 20_000
 
 
@@ -38,7 +37,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
     """
     moved = stage.report(build.folder / task / "transfer", command="transfer")
     distilled = stage.report(build.folder / "distill", command="distill")
-    scored = stage.report(build.folder / task / "evaluate", command="evaluate")
+    scored = evaluated(build, task)
     taught = stage.report(build.folder / task / "teach", command="teach")
     trimmed = stage.report(build.folder / "trim", command="trim")
     training, tuning = training_task(task), build.tuning(task)
@@ -48,16 +47,15 @@ def export(build: Build, task: str) -> dict[str, Any]:
         teacher_folder = build.folder / task / "teach" / "model"
         model = open_model(source, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
         pad_id = int(model.config.pad_token_id)
-        codec = training.codec_for(max_length=tuning.max_length, stride=tuning.stride, pad_id=pad_id)
-        data = read_sources(task, build.data, build.src, max_examples=0, max_dev=tuning.max_dev)
+        lengths = {"max_length": tuning.max_length, "stride": tuning.stride, "pad_id": pad_id}
+        codec = training.codec_for(**lengths)
+        data = read_sources(task, build.data, build.labels, max_examples=0, max_dev=tuning.max_dev)
         test = thin(datasets.read(task, build.data, build.tgt, "test").examples, build.export.test_examples)
 
         def measure(staged: Path, variants: tuple[Variant, ...]) -> dict[str, Any]:
             teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
             export_onnx(teacher, folder / "teacher.onnx")
-            encoder = open_tokenizer(staged)
-            rows = [row for example in test[:_TIMED_ITEMS] for row in codec.encode(example.item, encoder)[:1]]
-            batches: list[Tensors] = [{**pad([row], pad_id=pad_id)} for row in rows]
+            batches = rows_alone(training, test[:TIMED_ITEMS], staged, **lengths)
             speed: dict[str, Any] = {"conditions": "ONNX Runtime on CPU, one row a micro-batch, interleaved"}
             export_onnx(model, folder / "student.onnx")
             engine = Engine.open(folder, file="teacher.onnx")
@@ -91,10 +89,8 @@ def export(build: Build, task: str) -> dict[str, Any]:
         }
         manifest = {
             "language": build.tgt,
-            "source_languages": build.src,
-            "max_length": tuning.max_length,
-            "stride": tuning.stride,
-            "pad_id": pad_id,
+            "source_languages": build.labels,
+            **lengths,
             "teacher": {
                 "source": Path(build.teacher).name if Path(build.teacher).exists() else build.teacher,
                 "sha256": identity(resolve(build.teacher)),

@@ -193,16 +193,19 @@ class MonolingualBatches:
         return self.blocks[self._turns[index]].language
 
     def __call__(self, index: int) -> Batch:
-        """Shape: input_ids, attention_mask (and labels where masked) of (batch_size, length)."""
+        """Shape: input_ids, attention_mask (and labels where masked) of (batch_size, length); language ().
+
+        The language is the place of the micro-batch's among `blocks`.
+        """
         self._extend(index)
+        turn = self._turns[index]
         ids = torch.from_numpy(
-            self.blocks[self._turns[index]].take(
-                self._ordinals[index] * self.batch_size, self.batch_size, seed=self.seed
-            )
+            self.blocks[turn].take(self._ordinals[index] * self.batch_size, self.batch_size, seed=self.seed)
         )
-        if self.mask is None:
-            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return self.mask(ids, seed=hash((self.seed, index)) & 0x7FFFFFFF)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.mask is not None:
+            batch = self.mask(ids, seed=hash((self.seed, index)) & 0x7FFFFFFF)
+        return {**batch, "language": torch.tensor(turn)}
 
     def _extend(self, index: int) -> None:
         while len(self._turns) <= index:

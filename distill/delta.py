@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from app.errors import DataError
 
@@ -44,7 +47,7 @@ class SparseDelta:
     def apply(self, model: nn.Module) -> None:
         """Add the sparse values and set the dense ones, in place. Raises DataError on a name the model lacks."""
         self._add(model, sign=1.0)
-        parameters = dict(model.named_parameters())
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
             for name, value in self.dense.items():
                 _named(parameters, name, value.shape).copy_(value)
@@ -52,19 +55,33 @@ class SparseDelta:
     def revert(self, model: nn.Module, *, dense: Mapping[str, Tensor]) -> None:
         """Take the sparse values off again and put back the `dense` values that were there before."""
         self._add(model, sign=-1.0)
-        parameters = dict(model.named_parameters())
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
             for name in self.dense:
                 parameters[name].copy_(dense[name])
 
     def _add(self, model: nn.Module, *, sign: float) -> None:
-        parameters = dict(model.named_parameters())
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
             for name, (indices, values) in self.sparse.items():
                 parameter = _named(parameters, name, None)
                 if len(indices) and int(indices[-1]) >= parameter.numel():
                     raise DataError(f"the delta changes entry {int(indices[-1])} of {name}, which is smaller")
                 parameter.view(-1)[indices] += sign * values.to(parameter.dtype)
+
+    def trimmed(self, kept: np.ndarray, *, embedding: str, width: int) -> "SparseDelta":
+        """The delta for the same model cut to the vocabulary `kept`, whose ids are rows of the tensor `embedding`.
+
+        Of that tensor, rows of `width` entries, it keeps the entries in kept rows, renumbered. Shape: kept (pieces,).
+        """
+        if embedding not in self.sparse:
+            return self
+        indices, values = self.sparse[embedding]
+        rows, columns = indices // width, indices % width
+        new_rows = torch.searchsorted(torch.from_numpy(kept), rows)
+        here = torch.from_numpy(np.append(kept, -1))[new_rows] == rows
+        cut = (new_rows[here] * width + columns[here], values[here])
+        return SparseDelta(sparse={**self.sparse, embedding: cut}, dense=self.dense)
 
     def save(self, path: Path, *, metadata: Mapping[str, str]) -> None:
         """Write safetensors: `<name>#indices`, `<name>#values`, `<name>#dense`."""
@@ -98,3 +115,13 @@ def _named(parameters: Mapping[str, Tensor], name: str, shape: torch.Size | None
             f"the delta sets {name} of shape {tuple(shape)}, the model's is {tuple(parameters[name].shape)}"
         )
     return parameters[name]
+
+
+def parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """Every parameter once, by name; word embeddings that are tied to a head have their name in the encoder."""
+    encoder = cast(PreTrainedModel, model.base_model)
+    if encoder is model:
+        return dict(model.named_parameters())
+    inner = {f"{model.base_model_prefix}.{name}": value for name, value in encoder.named_parameters()}
+    known = {id(value) for value in inner.values()}
+    return inner | {name: value for name, value in model.named_parameters() if id(value) not in known}

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import track
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from app.errors import DataError, InputTooLong
 from app.predictor import Predictor
 from app.rows import Tensors
+from distill.bootstrap import Resampled, resample
 from distill.export import torch_outputs
 from distill.tasks.base import Example, TrainingTask
 
@@ -84,12 +84,7 @@ def interval(
 ) -> tuple[float, float]:
     """The main metric's 95 % percentile bootstrap interval over items, in 0..100."""
     terms = task.terms(gold, predictions)
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(len(terms), size=(n, len(terms)))
-    sums = terms[draws].sum(axis=1)
-    scores = 100 * sums[:, 0] / np.maximum(sums[:, 1], 1e-12)
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+    return Resampled.of(terms[None], resample(len(terms), seed=seed, n=n)).interval
 
 
 def _one(predictor: Predictor[Any, Any], item: Any) -> Any:

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from accelerate.state import PartialState
+from accelerate.utils.operations import broadcast_object_list
+from torch import Tensor, nn
 
 _PATIENCE = timedelta(days=2)
 """How long a process waits for the main one, which trims, scores and exports alone."""
 
 
-def state() -> PartialState:
-    """This process' place among the others, and its device; the first call joins them.
+def _state() -> Any:
+    """accelerate's record of this process; the first call joins the others.
 
     Without any GPU the processes are joined by gloo, which accelerate does only when told that it is to use the CPU.
     """
@@ -23,18 +24,34 @@ def state() -> PartialState:
 
 def device() -> torch.device:
     """Where models and batches belong: a GPU where there is one."""
-    found: torch.device = state().device
+    found: torch.device = _state().device
     return found
+
+
+def place(*modules: nn.Module) -> None:
+    """Move modules to the device."""
+    for module in modules:
+        module.to(device())
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(_state().num_processes)
+
+
+def index() -> int:
+    """This process' number, counted from 0."""
+    return int(_state().process_index)
 
 
 def is_main() -> bool:
     """Whether this process is the one that writes files."""
-    return bool(state().is_main_process)
+    return index() == 0
 
 
 def wait() -> None:
     """Until every process is here."""
-    state().wait_for_everyone()
+    _state().wait_for_everyone()
 
 
 def decide(question: Callable[[], bool]) -> bool:
@@ -47,13 +64,13 @@ def decide(question: Callable[[], bool]) -> bool:
 @contextmanager
 def main_first() -> Iterator[None]:
     """The main process goes through the block, then the others do, who find its files."""
-    with state().main_process_first():
+    with _state().main_process_first():
         yield
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its sum over all processes, in place, in one message a dtype."""
-    if state().num_processes == 1:
+    if count() == 1:
         return
     by_type: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:

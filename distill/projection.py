@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,5 +42,4 @@ class Projection(nn.Module):
 
 
 def _words(model: PreTrainedModel) -> Tensor:
-    weight: Tensor = model.get_input_embeddings().weight
-    return weight
+    return cast(Tensor, model.get_input_embeddings().weight)

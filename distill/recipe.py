@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from app.errors import ConfigError, UnknownChoice
 from distill import config as configuration
+from distill.adaptation import Adaptation
 from distill.bilingual import Phase1
 from distill.objectives.base import Sum
 from distill.student import Strategy
@@ -67,7 +68,7 @@ class Build:
     """What `python -m distill build` does; `teach` and `transfer` are per task and start from `default`.
 
     `method` names the TOML of `configs/methods` that was laid over the preset. Builds with one `pool` share every stage
-    whose inputs are the same.
+    whose inputs are the same. With `adapted`, teachers carry the language SFTs that `adapt` says how to get.
     """
 
     tgt: str
@@ -77,6 +78,7 @@ class Build:
     method: str = ""
     src: tuple[str, ...] = ("en",)
     teacher: str = "model_store/mmt-mini"
+    target_labels: bool = False
     tasks: tuple[str, ...] = ("ner", "pos", "nli", "qa")
     data: Path = Path("data")
     text: tuple[Path, ...] = ()
@@ -84,6 +86,8 @@ class Build:
     pool: Path | None = None
     store: Path = Path("model_store")
     licence: str = ""
+    adapted: bool = False
+    adapt: Adaptation | None = None
     student: Student = field(default_factory=Student)
     export: Export = field(default_factory=Export)
 
@@ -96,6 +100,11 @@ class Build:
     def languages(self) -> tuple[str, ...]:
         """Source languages, then the target, each once."""
         return tuple(dict.fromkeys((*self.src, self.tgt)))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Languages whose labels are learnt from: the sources, and the target with `target_labels`."""
+        return self.languages if self.target_labels else tuple(dict.fromkeys(self.src))
 
     @property
     def texts(self) -> tuple[Path, ...]:
@@ -127,6 +136,8 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
         _inherit(merged.get(table, {}))
     build = configuration.read(Build, [merged])
     _check_objectives(build)
+    if build.adapted and build.adapt is None:
+        raise ConfigError("adapted = true, but no [adapt] table says how language SFTs are learnt")
     for table in ("teach", "transfer"):
         said = getattr(build, table)
         if "default" not in said and (missing := [task for task in build.tasks if task not in said]):

@@ -18,15 +18,17 @@ TASKS = {
 
 def card(manifest: Manifest) -> str:
     """The bundle's page in Markdown: what it is, how good, how made, of what data, under which licence."""
-    sources = ", ".join(manifest.source_languages) or "unknown"
+    sources = "`, `".join(manifest.source_languages) or "unknown"
+    zero_shot = manifest.language not in manifest.source_languages
+    how = "only (zero-shot cross-lingual transfer)" if zero_shot else "together, so this is no zero-shot transfer"
     parts = [
         f"# {manifest.language}/{manifest.task}, revision {manifest.revision}",
         f"A student for {TASKS.get(manifest.task, manifest.task)} in `{manifest.language}`, distilled from a "
-        f"multilingual teacher and taught the task on labels in `{sources}` only (zero-shot cross-lingual transfer).",
+        f"multilingual teacher and taught the task on labels in `{sources}` {how}.",
         "## Scores",
         _scores(manifest.scores),
         "Variants, with their score on development data:",
-        _rows(
+        markdown_table(
             ("variant", "file", "precision", "scores"),
             [(v.name, f"`{v.file}`", v.precision, _flat(v.scores)) for v in manifest.variants],
         ),
@@ -42,7 +44,7 @@ def card(manifest: Manifest) -> str:
         "## How it was made",
         _pairs({"teacher": _flat(manifest.teacher), "layer map": _layers(manifest.layer_map), "seed": manifest.seed}),
         "## Data",
-        _rows(
+        markdown_table(
             ("file", "rows", "licence", "may be redistributed"),
             [
                 tuple(entry.get(key, "") for key in ("path", "rows", "licence", "redistribute"))
@@ -70,9 +72,9 @@ def teacher_card(facts: Mapping[str, Any]) -> str:
         "everything run offline, not a model to compare others with.",
         "## Held-out loss",
         "Nats a masked token, 15 % of tokens masked, on text that was never trained on.",
-        _rows(("language", "loss"), list(losses.items())),
+        markdown_table(("language", "loss"), list(losses.items())),
         "## Data",
-        _rows(
+        markdown_table(
             ("file", "rows", "licence", "may be redistributed"),
             [tuple(entry[key] for key in ("path", "rows", "licence", "redistribute")) for entry in facts["data"]],
         ),
@@ -119,6 +121,14 @@ def table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> Tab
     return found
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; floats with two digits, bars escaped."""
+    if not rows:
+        return "None was recorded."
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
 def _scores(scores: Mapping[str, Any]) -> str:
     """`{"teacher": {metric: value}, "student": {...}}` as a table, anything else as pairs."""
     if not scores:
@@ -126,16 +136,9 @@ def _scores(scores: Mapping[str, Any]) -> str:
     if not all(isinstance(value, Mapping) for value in scores.values()):
         return _pairs(scores)
     metrics = list(dict.fromkeys(name for values in scores.values() for name in values))
-    return _rows(
+    return markdown_table(
         ("model", *metrics), [(who, *(_text(values.get(m, "")) for m in metrics)) for who, values in scores.items()]
     )
-
-
-def _rows(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    if not rows:
-        return "None was recorded."
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

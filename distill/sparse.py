@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 
 from app.errors import ConfigError
 from distill import processes
-from distill.delta import SparseDelta
+from distill.delta import SparseDelta, parameters
 from distill.training import Batch, Schedule, Terms, Trained, train
 
 _MODEL = "model"  # among the learners; the others are named by `beside`
@@ -29,6 +30,12 @@ class Sparse:
     delta: SparseDelta
     full: Trained | None
     sparse: Trained
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Both phases' figures and the number of entries changed, for a stage's report."""
+        full = asdict(self.full) if self.full is not None else None
+        return {"full": full, "sparse": asdict(self.sparse), "changed": self.delta.n_entries}
 
 
 def sparse_fine_tune(
@@ -52,7 +59,7 @@ def sparse_fine_tune(
     start = folder / "start.safetensors"
     if processes.is_main() and not start.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _save(start, {name: value.detach().contiguous() for name, value in learners.named_parameters()})
+        _save(start, {name: value.detach().contiguous() for name, value in _named(learners).items()})
     processes.wait()
     mask = _mask(learners, loss, batches, full=full, density=density, folder=folder, score=score)
     _restore(learners, load_file(start))
@@ -67,7 +74,7 @@ def sparse_fine_tune(
         mask={f"{_MODEL}.{name}": kept for name, kept in mask.items()} if density < 1.0 else None,
     )
     before = _of_model(load_file(start))
-    after = {name: value.detach().cpu() for name, value in model.named_parameters()}
+    after = {name: value.detach().cpu() for name, value in parameters(model).items()}
     delta = SparseDelta.between(before, after, mask=mask)
     report = folder / "full.json"
     found = Trained(**json.loads(report.read_text())) if report.is_file() else None
@@ -85,7 +92,7 @@ def _mask(
     score: Callable[[], float] | None,
 ) -> dict[str, Tensor]:
     """The full phase and what it finds; at density 1 everything, at once."""
-    model: PreTrainedModel = learners[_MODEL]  # type: ignore[assignment]
+    model = cast(PreTrainedModel, learners[_MODEL])
     names, file = maskable(model), folder / "mask.safetensors"
     if density == 1.0:
         return {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in names}
@@ -96,9 +103,7 @@ def _mask(
             learners, loss, batches, schedule=full, folder=folder / "full", name="phase 2, full", score=score
         )
         if processes.is_main():
-            mask = find_mask(
-                _of_model(start), {name: value.detach() for name, value in model.named_parameters()}, names, density
-            )
+            mask = find_mask(_of_model(start), parameters(model), names, density)
             (folder / "full.json").write_text(json.dumps(vars(trained)))
             _save(file, mask)
         processes.wait()
@@ -108,7 +113,7 @@ def _mask(
 def maskable(model: PreTrainedModel) -> list[str]:
     """Names of the base model's trainable parameters, embeddings included, the head excluded."""
     prefix = f"{model.base_model_prefix}."
-    return [name for name, value in model.named_parameters() if value.requires_grad and name.startswith(prefix)]
+    return [name for name, value in parameters(model).items() if value.requires_grad and name.startswith(prefix)]
 
 
 def find_mask(
@@ -156,9 +161,15 @@ def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def _restore(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def _named(learners: nn.ModuleDict) -> dict[str, nn.Parameter]:
+    prefix, model = f"{_MODEL}.", cast(PreTrainedModel, learners[_MODEL])
+    beside = {name: value for name, value in learners.named_parameters() if not name.startswith(prefix)}
+    return {f"{prefix}{name}": value for name, value in parameters(model).items()} | beside
+
+
+def _restore(learners: nn.ModuleDict, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for name, parameter in _named(learners).items():
             parameter.copy_(weights[name])
 
 

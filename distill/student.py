@@ -111,10 +111,10 @@ def with_language_model_head(student: PreTrainedModel, teacher: PreTrainedModel)
     prefix = f"{teacher.base_model_prefix}."
     setattr(model, teacher.base_model_prefix, student)
     model.tie_weights()
-    own, theirs = dict(model.named_parameters()), dict(teacher.named_parameters())
+    own, words = dict(model.named_parameters()), teacher.get_input_embeddings().weight
     with torch.no_grad():
-        for name, value in theirs.items():
-            if not name.startswith(prefix) and name in own and own[name].shape == value.shape:
+        for name, value in teacher.named_parameters():
+            if not name.startswith(prefix) and value is not words and own[name].shape == value.shape:
                 own[name].copy_(value)
     return cast(PreTrainedModel, model)
 

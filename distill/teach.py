@@ -9,6 +9,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from distill import datasets
+from distill.delta import SparseDelta
 from distill.evaluate import evaluate, open_tokenizer, predictor_for
 from distill.examples import TaskBatches
 from distill.tasks.base import Batch, Example, TrainingTask, training_task
@@ -83,9 +84,13 @@ def thin(examples: list[Example], limit: int) -> list[Example]:
     return [examples[i * len(examples) // limit] for i in range(limit)]
 
 
-def teach(model_folder: Path, data: TaskData, *, tuning: Tuning, folder: Path) -> tuple[PreTrainedModel, Trained]:
-    """Tune every parameter; the weights with the best dev score on the source languages win."""
+def teach(
+    model_folder: Path, data: TaskData, *, tuning: Tuning, folder: Path, sfts: Sequence[SparseDelta] = ()
+) -> tuple[PreTrainedModel, Trained]:
+    """Tune every parameter, from the model with `sfts` added to it; the weights with the best dev score win."""
     model = open_model(model_folder, data.task, dropout=tuning.dropout, attn_implementation="sdpa", seed=tuning.seed)
+    for delta in sfts:
+        delta.apply(model)
     tokenizer = open_tokenizer(model_folder)
     pad_id = int(model.config.pad_token_id)
     lengths = {"max_length": tuning.max_length, "stride": tuning.stride, "pad_id": pad_id}

@@ -53,7 +53,7 @@ def measure(run: Throughput) -> dict[str, Any]:
     up, is left out.
     """
     phase = Phase1(schedule=run.schedule)
-    where, half = processes.device(), is_half(run.schedule)
+    half = is_half(run.schedule)
     config = XLMRobertaConfig(
         vocab_size=run.vocabulary,
         hidden_size=run.hidden_size,
@@ -62,14 +62,15 @@ def measure(run: Throughput) -> dict[str, Any]:
         intermediate_size=4 * run.hidden_size,
         max_position_embeddings=run.sequence_length + 2,
         type_vocab_size=1,
-        attn_implementation=attention_to_show(phase.needs),
     )
-    teacher = XLMRobertaForMaskedLM(config).to(where)
+    teacher = XLMRobertaForMaskedLM(config)
+    teacher.set_attn_implementation(attention_to_show(phase.needs))
+    processes.place(teacher)
     student = create(teacher, layer_reduction_factor=run.layer_reduction_factor)
     student.set_attn_implementation(attention_to_show(phase.needs))
     distillation = Distillation(
         student=student,
-        teacher=teacher,
+        teachers=[teacher],
         objective=Sum.of(phase.objective),
         layers=layer_map(run.layers, run.layer_reduction_factor),
         look=look,
@@ -103,7 +104,7 @@ def measure(run: Throughput) -> dict[str, Any]:
         "peak_gflops": round(peak / 1e9, 1),
         "share": round(reached / peak, 3),
         "precision": "bf16" if half else "fp32",
-        "device": str(where),
+        "device": str(processes.device()),
         "threads": torch.get_num_threads(),
     }
 

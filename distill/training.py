@@ -91,7 +91,7 @@ def train(
     Under `accelerate launch` the processes share the micro-batches of a step and add up their gradients, so that the
     losses are those of one process. Raises ConfigError where `accumulate` cannot be shared.
     """
-    where, several = processes.device(), processes.state().num_processes
+    where, several = processes.device(), processes.count()
     if schedule.accumulate % several:
         raise ConfigError(
             f"{name}: {several} processes cannot share accumulate = {schedule.accumulate} micro-batches a step: give a "
@@ -100,14 +100,14 @@ def train(
     half = is_half(schedule)
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-    model.to(where)
+    processes.place(model)
     optimizers = _optimizers(model, schedule, masked=mask is not None)
     keep = {key: value.to(where) for key, value in (mask or {}).items()}
     with processes.main_first():
         run = _Run.resume(folder, model=model, optimizers=optimizers)
     model.train()
-    named = dict(model.named_parameters())
-    parameters = [parameter for parameter in named.values() if parameter.requires_grad]
+    named = dict(model.named_parameters(remove_duplicate=False))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     started, meter = time.perf_counter(), _Meter()
     with _progress(name, schedule.steps, run.step, enabled=processes.is_main()) as report:
         while run.step < schedule.steps:
@@ -115,7 +115,7 @@ def train(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * factor
-            for part in range(processes.state().process_index, schedule.accumulate, several):
+            for part in range(processes.index(), schedule.accumulate, several):
                 index = run.step * schedule.accumulate + part
                 torch.manual_seed(schedule.seed * 1_000_003 + index)
                 batch = {key: value.to(where, non_blocking=True) for key, value in batches(index).items()}

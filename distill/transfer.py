@@ -1,5 +1,6 @@
 """Phase 2: the student learns a task from its teacher, as a sparse fine-tuning, on source-language examples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,6 +22,7 @@ from distill.sparse import Sparse, sparse_fine_tune
 from distill.student import Part, freeze, load_student, source_name
 from distill.teach import TaskData, Tuning, inputs, open_model
 from distill.training import train
+from distill.unlabelled import Interleaved, label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class Phase2:
 
     `start`: the bilingual student as it is; with the mapped layers of the task teacher in place of its own; or with
     what tuning changed in those added to its own. A density of 1 tunes everything, in one phase of `sparse_epochs`.
-    `intermediate` objectives, where there are any, come before all for `full_epochs` (TinyBERT).
+    `intermediate` objectives, where there are any, come before all for `full_epochs` (TinyBERT). Of the micro-batches
+    `unlabelled_share` are target-language text that the teacher labels.
     """
 
     tuning: Tuning
@@ -39,6 +42,7 @@ class Phase2:
     start: Literal["student", "task_teacher", "task_change"] = "student"
     frozen: tuple[Part, ...] = ()
     copy_head: bool = False
+    unlabelled_share: float = 0.0
     objective: dict[str, Any] = field(default_factory=lambda: {"hidden_states": 1.0, "attention": 1.0, "logits": 1.0})
     teacher_objective: dict[str, Any] = field(default_factory=dict)
     intermediate: dict[str, Any] = field(default_factory=dict)
@@ -58,19 +62,21 @@ def transfer(
     phase: Phase2,
     layers: tuple[int, ...],
     folder: Path,
+    texts: Sequence[str] = (),
     untuned: Path,
     projection: Path | None = None,
 ) -> tuple[PreTrainedModel, Sparse]:
     """Full phase, mask, sparse phase against the task teacher in `teacher_folder`; dev scores choose the weights.
 
-    All folders must share one trimmed vocabulary: student and teacher read the same ids. `untuned`: the model that the
-    task teacher was tuned from; `projection`: where phase 1 left a narrow student's map to the teacher's width, if any.
+    All folders must share one trimmed vocabulary: student and teacher read the same ids. `texts` are the unlabelled
+    ones; more than the share of an epoch are not read. `untuned`: the model that the task teacher was tuned from;
+    `projection`: where phase 1 left a narrow student's map to the teacher's width, if any.
     """
     tuning, task = phase.tuning, data.task
     attention = attention_to_show(phase.needs)
     student = open_model(student_folder, task, dropout=tuning.dropout, attn_implementation=attention, seed=tuning.seed)
     teacher = open_model(teacher_folder, task, dropout=0.0, attn_implementation=attention, seed=tuning.seed)
-    teacher.to(processes.device())
+    processes.place(teacher)
     begin(student, teacher, phase.start, layers=layers, untuned=untuned)
     if phase.copy_head:
         copy_head(teacher, student)
@@ -81,7 +87,13 @@ def transfer(
         "stride": tuning.stride,
         "pad_id": int(student.config.pad_token_id),
     }
-    batches = TaskBatches.of(task, data.train, tokenizer, batch_size=tuning.batch_size, seed=tuning.seed, **lengths)
+    sampling = {"batch_size": tuning.batch_size, "seed": tuning.seed, **lengths}
+    labelled = TaskBatches.of(task, data.train, tokenizer, **sampling)
+    batches: TaskBatches | Interleaved = labelled
+    if phase.unlabelled_share:
+        examples = label(predictor_for(teacher, tokenizer, task, **lengths), task, texts)
+        unlabelled = TaskBatches.of(task, examples, tokenizer, **sampling)
+        batches = Interleaved(labelled, unlabelled, share=phase.unlabelled_share)
     predictor = predictor_for(student, tokenizer, task, **lengths)
 
     def look(model: PreTrainedModel, batch: Batch, needs: frozenset[str]) -> Outputs:
@@ -95,7 +107,7 @@ def transfer(
         widening.load_state_dict(load_file(projection))
     distillation = Distillation(
         student=student,
-        teacher=teacher,
+        teachers=(teacher,),
         objective=Sum.of(phase.objective),
         teacher_objective=Sum.of(phase.teacher_objective) if phase.teacher_objective else None,
         layers=layers,

@@ -41,5 +41,5 @@ def _relation(vectors: Tensor, heads: int) -> Tensor:
     whole = vectors.float().transpose(1, 2).flatten(2)
     if whole.shape[2] % heads:
         raise ConfigError(f"objective.relations: heads = {heads} does not divide the width {whole.shape[2]}")
-    parts = whole.unflatten(2, (heads, -1)).transpose(1, 2)
+    parts: Tensor = whole.unflatten(2, (heads, -1)).transpose(1, 2)
     return parts @ parts.transpose(2, 3) / math.sqrt(parts.shape[-1])

@@ -113,6 +113,10 @@ class TrainingTask(Protocol):
         """The gold answer laid over the example's rows, one dict a row."""
         ...
 
+    def as_gold(self, prediction: Any) -> Any:
+        """The gold answer of an item that a teacher answered so."""
+        ...
+
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Cross-entropy against gold: a scalar, 0 where the batch holds no target."""
         ...

@@ -47,6 +47,10 @@ class TrainingTask:
         relations = np.asarray([self._ids[arc.relation] for arc in example.gold], dtype=np.int64)
         return [_targets(heads, relations, row) for row in rows]
 
+    def as_gold(self, prediction: TreePrediction) -> tuple[Arc, ...]:
+        """The tree's arcs."""
+        return tuple(Arc(word.head, word.relation) for word in prediction.words)
+
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Cross-entropy of the heads plus that of the relations under the gold heads, each a mean over words."""
         arcs, relations = self.distilled_logits(outputs, batch)

@@ -47,6 +47,10 @@ class TrainingTask:
         answer = next((span for span in example.gold if span.start >= 0), None)
         return [_targets(answer, row) for row in rows]
 
+    def as_gold(self, prediction: AnswerPrediction) -> tuple[Span, ...]:
+        """The best answer; none where there was none."""
+        return tuple(Span(answer.start, answer.text) for answer in prediction.answers[:1])
+
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Mean of the start and the end cross-entropy over the positions an answer may have."""
         start, end = self.distilled_logits(outputs, batch)

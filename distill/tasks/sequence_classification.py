@@ -36,6 +36,10 @@ class TrainingTask:
         """Shape: labels (), the same for each window. Raises KeyError on a label there is none of."""
         return [{"labels": np.asarray(self._ids[example.gold], dtype=np.int64)} for _ in rows]
 
+    def as_gold(self, prediction: ClassPrediction) -> str:
+        """The likeliest label."""
+        return prediction.label
+
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy over the rows."""
         return cross_entropy(outputs.logits.float(), batch["labels"])

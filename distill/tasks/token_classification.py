@@ -39,6 +39,10 @@ class TrainingTask:
         gold = np.asarray([self._ids[label] for label in example.gold], dtype=np.int64)
         return [{"labels": np.where(first_pieces(row), gold[row.words], IGNORED)} for row in rows]
 
+    def as_gold(self, prediction: TokenPrediction) -> tuple[str, ...]:
+        """The words' labels."""
+        return tuple(word.label for word in prediction.words)
+
     def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy over the batch's words; 0 where it has none."""
         chosen = batch["labels"] != IGNORED

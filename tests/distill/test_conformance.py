@@ -6,7 +6,9 @@
 5 exactly K entries change, the rest is bit-identical, a saved delta gives the logits back: test_sparse
 6 every word of a parsed sentence counts whatever the id of padding:
   test_tasks.test_all_three_words_of_a_sentence_are_scored_whatever_the_id_of_padding
-7 languages alternate half and half: test_corpus.test_languages_alternate_half_and_half_in_monolingual_batches
+7 languages alternate half and half, and the teacher carries that of the batch:
+  test_corpus.test_languages_alternate_half_and_half_in_monolingual_batches and
+  test_adaptation.test_phase_1_asks_the_teacher_that_carries_the_batch_s_language
 """
 
 from dataclasses import replace
@@ -53,7 +55,7 @@ def phase1(family: str, folder: Path, *, factor: int, objective: dict[str, Any])
         student.set_attn_implementation("eager")
     return Distillation(
         student=with_language_model_head(student, teacher),
-        teacher=teacher,
+        teachers=[teacher],
         objective=Sum.of(objective),
         layers=layer_map(4, factor),
         look=look,
@@ -82,7 +84,7 @@ def test_2_six_layers_of_twelve_are_1_3_5_7_9_11(family: str, tmp_path: Path) ->
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_3_what_padding_holds_changes_no_term_of_phase_1(family: str, tmp_path: Path) -> None:
     distillation = phase1(family, tmp_path, factor=2, objective={**EVERY_TERM, "mutual_information": 1.0, "mlm": 1.0})
-    pad = distillation.teacher.config.pad_token_id
+    pad = distillation.teachers[0].config.pad_token_id
     one, other = distillation(batch_padded_with(pad)), distillation(batch_padded_with(50))
     for name, term in one.items():
         torch.testing.assert_close(term, other[name], atol=1e-6, rtol=1e-5, msg=name)
@@ -101,7 +103,7 @@ def test_3_what_padding_holds_changes_no_term_of_phase_2(tmp_path: Path) -> None
 
     distillation = Distillation(
         student=models[0],
-        teacher=models[1],
+        teachers=[models[1]],
         objective=Sum.of({**EVERY_TERM, "task": 1.0}),
         layers=(0, 1, 2, 3),
         look=look,

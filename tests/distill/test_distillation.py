@@ -35,7 +35,13 @@ def distillation(teacher: PreTrainedModel, objective: dict[str, Any], **changes:
     student.set_attn_implementation("eager")
     if "logits" in Sum.of(objective).needs:
         student = with_language_model_head(student, teacher)
-    values = {"student": student, "teacher": teacher, "objective": Sum.of(objective), "layers": (1, 3), "look": look}
+    values: dict[str, Any] = {
+        "student": student,
+        "teachers": [teacher],
+        "objective": Sum.of(objective),
+        "layers": (1, 3),
+        "look": look,
+    }
     return Distillation(**{**values, **changes})
 
 
@@ -71,8 +77,11 @@ def test_in_co_training_each_learns_from_gold_and_from_what_the_other_says(teach
             module.p = 0.0
     both = {"mlm": 1.0, "logits": {"divergence": "kl", "squared": True, "temperature": 2.0}}
     loss = distillation(teacher, both, teacher_objective=Sum.of(both))
+    with torch.no_grad():
+        for value in loss.student.parameters():
+            value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel())))
     terms = loss(BATCH)
-    assert set(terms) == {"mlm", "logits", "teacher mlm", "teacher logits"} and list(loss.learners) == ["teacher"]
+    assert set(terms) == {"mlm", "logits", "teacher mlm", "teacher logits"} and list(loss.learners) == ["teachers"]
     terms["logits"].backward()
     assert gradients(loss.student) and not gradients(teacher)
     loss.student.zero_grad()
@@ -81,7 +90,7 @@ def test_in_co_training_each_learns_from_gold_and_from_what_the_other_says(teach
     shown = {id(m): look(m, BATCH, frozenset({"logits"})).logits[0].double() / 2 for m in (loss.student, teacher)}
     log_s, log_t = (shown[id(m)].log_softmax(-1) for m in (loss.student, teacher))
     expected = 4 * (log_s.exp() * (log_s - log_t)).sum(-1).mean().item()
-    assert terms["teacher logits"].item() == pytest.approx(expected, rel=1e-4)
+    assert terms["teacher logits"].item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_narrow_student_is_compared_at_the_teachers_width_and_its_maps_learn(teacher: PreTrainedModel) -> None:

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ BATCH = {
     "predicted": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool(),
 }
 LENGTHS = (5, 3)
-OPTIONS: tuple[tuple[str, dict[str, object]], ...] = (
+OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     *((name, {}) for name in names("distill.objectives")),
     *((name, {"layers": "top"}) for name in ("hidden_states", "attention", "attention_kl", "attention_scores")),
     *((name, {"reduction": "sum"}) for name in ("hidden_states", "attention")),

@@ -32,3 +32,9 @@ def test_an_unknown_method_is_an_error_that_lists_the_choices() -> None:
 def test_every_method_fits_every_preset(preset: str, method: str) -> None:
     build = recipe.read(preset, [{"tgt": "ha", "method": method}])
     assert build.method == method
+
+
+def test_target_labels_are_learnt_from_only_when_asked_for() -> None:
+    assert recipe.read("quick", [{"tgt": "ha", "src": "en,fr"}]).labels == ("en", "fr")
+    build = recipe.read("quick", [{"tgt": "ha", "src": "en,fr", "target_labels": True}])
+    assert build.labels == ("en", "fr", "ha") and build.folder.name == "en+fr-ha"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from rich.console import Console
 
 from app.bundle import Manifest, Variant
@@ -42,3 +44,9 @@ def test_the_table_has_a_column_for_every_key() -> None:
     assert [column.header for column in found.columns] == ["task", "teacher", "student"]
     assert found.row_count == 2 and [column.justify for column in found.columns] == ["left", "right", "right"]
     assert "70.00" in captured.get()
+
+
+def test_the_card_says_when_the_target_s_own_labels_were_learnt_from() -> None:
+    assert "labels in `en` only (zero-shot cross-lingual transfer)" in card(manifest())
+    own = card(replace(manifest(), source_languages=("en", "ha")))
+    assert "labels in `en`, `ha` together, so this is no zero-shot transfer" in own

@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from app.errors import ConfigError, DataError
-from distill.delta import SparseDelta
+from distill.delta import SparseDelta, parameters
 from distill.sparse import Sparse, find_mask, maskable, sparse_fine_tune
 from distill.student import freeze
+from distill.teacher import load_teacher
 from distill.training import Batch, Schedule
 from tests.distill.tiny import tiny_teacher
 
@@ -124,6 +125,14 @@ def test_a_delta_of_another_model_is_refused(tmp_path: Path) -> None:
     delta = SparseDelta(sparse={"nowhere": (torch.tensor([0]), torch.tensor([1.0]))}, dense={})
     with pytest.raises(DataError, match="nowhere"):
         delta.apply(make(tmp_path))
+
+
+def test_embeddings_tied_to_a_language_model_head_count_among_the_maskable(tmp_path: Path) -> None:
+    teacher = load_teacher(tiny_teacher("xlm-roberta", tmp_path, layers=2, hidden=16))[0]
+    names = maskable(teacher)
+    assert "roberta.embeddings.word_embeddings.weight" in names and not [n for n in names if n.startswith("lm_head")]
+    values = list(parameters(teacher).values())
+    assert sum(v.numel() for v in values) == teacher.num_parameters() and len({id(v) for v in values}) == len(values)
 
 
 def test_a_density_of_one_tunes_everything_in_one_phase(tmp_path: Path) -> None:

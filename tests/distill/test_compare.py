@@ -1,0 +1,173 @@
+"""`compare` in miniature: two methods, two seeds; killed, gone on, and not repeated."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.errors import ConfigError, UnknownChoice
+from distill.__main__ import main
+from distill.build import SFT, TERMS
+from distill.compare import STAGES, grid
+from distill.delta import SparseDelta
+from distill.plots import read_curve
+from distill.results import markdown
+from tests.distill import corpora
+from tests.distill.tiny import tiny_teacher
+
+SMALL = (
+    "phase1.schedule.steps=12",
+    "phase1.schedule.checkpoint_every=4",
+    "phase1.schedule.evaluate_every=4",
+    "phase1.schedule.log_every=2",
+    "phase1.sequence_length=32",
+    "phase1.batch_size=4",
+    "phase1.heldout=0.2",
+    "teach.default.max_length=64",
+    "teach.default.epochs=10",
+    "teach.default.learning_rate=3e-3",
+    "transfer.default.tuning.learning_rate=3e-3",
+    "transfer.default.tuning.max_length=64",
+    "export.rounds=1",
+)
+
+
+def arguments(folder: Path, *extra: str) -> list[str]:
+    places = {"teacher": folder.parent / "teacher", "data": folder.parent / "data", "out": folder}
+    options = [part for name, place in places.items() for part in (f"--{name}", str(place))]
+    return ["compare", "--tgt", "ha", "--seeds", "1,2", "--tasks", "pos", *options, *extra, *SMALL]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    corpora.write(folder / "data")
+    torch.manual_seed(0)
+    tiny_teacher("xlm-roberta", folder / "teacher")
+    return folder
+
+
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "distill", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finished(out: Path) -> dict[str, int]:
+    """Each finished stage of the pool and when it was finished."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "compare" / STAGES).glob("*/stage.json")}
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_and_ends_with_one_table(place: Path) -> None:
+    command = arguments(place / "runs", "--methods", "bistil,bistil-unlabelled")
+    process = start(command)
+    results = place / "runs" / "compare" / "ha" / "results.json"
+    while not results.is_file() and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, "the comparison ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    before, partly = finished(place / "runs"), json.loads(results.read_text())
+    assert 0 < partly["finished"] < partly["cells"] == 4
+
+    assert main(command) == 0
+    after = finished(place / "runs")
+    assert before.items() <= after.items() and len(after) > len(before)
+    counts = {
+        name: sum(stage.startswith(f"{name}-") for stage in after) for name in ("trim", "teach", "distill", "transfer")
+    }
+    assert counts == {"trim": 1, "teach": 1, "distill": 2, "transfer": 4}
+    told = json.loads(results.read_text())
+    assert told["finished"] == 4 and set(told["methods"]) == {"bistil", "bistil-unlabelled"}
+    assert (
+        told["methods"]["bistil"]["tasks"]["pos"]["seeds"]["1"] == partly["methods"]["bistil"]["tasks"]["pos"]["score"]
+    )
+    check(told, place / "runs" / "compare")
+    assert told["methods"]["bistil"]["tasks"]["pos"]["teacher"]["score"] > 20
+    deltas = [
+        SparseDelta.load(place / "runs" / "compare" / method / "seed-1" / "en-ha" / "pos" / "transfer" / SFT)
+        for method in told["methods"]
+    ]
+    changes = [torch.cat([values for _, values in delta.sparse.values()]) for delta in deltas]
+    assert changes[0].shape == changes[1].shape and not torch.equal(*changes)
+    for name in ("quality.png", "curves.png"):
+        assert (results.parent / name).read_bytes().startswith(b"\x89PNG")
+
+
+def check(told: dict[str, Any], out: Path) -> None:
+    """The table's figures, from the evaluations' files by hand."""
+    for method, entry in told["methods"].items():
+        assert entry["parameters"] < entry["teacher"]["parameters"]
+        assert entry["flops"] / entry["teacher"]["flops"] == pytest.approx(0.5, abs=0.01)
+        for task, score in entry["tasks"].items():
+            folders = [out / method / f"seed-{seed}" / "en-ha" / task for seed in (1, 2)]
+            terms = [np.load(folder / "evaluate-student" / TERMS) for folder in folders]
+            ratios = [100 * t[:, 0].sum() / max(t[:, 1].sum(), 1e-12) for t in terms]
+            assert score["score"] == pytest.approx(np.mean(ratios))
+            assert score["low"] <= score["score"] <= score["high"]
+            assert list(score["seeds"].values()) == pytest.approx(ratios)
+            assert score["deviation"] == pytest.approx(np.std(ratios, ddof=1))
+    for task, pairs in told["differences"].items():
+        one, other = (told["methods"][method]["tasks"][task]["score"] for method in pairs[0]["methods"])
+        assert pairs[0]["difference"] == pytest.approx(one - other)
+
+
+def test_every_cell_has_its_seed_and_all_share_the_pool(tmp_path: Path) -> None:
+    cells = grid("compare", [{"tgt": "ha", "tasks": "ner,pos"}], methods=["bistil"], seeds=[3, 4], out=tmp_path)
+    assert [(cell.task, cell.seed) for cell in cells] == [("ner", 3), ("pos", 3), ("ner", 4), ("pos", 4)]
+    for cell in cells:
+        assert cell.build.phase1.schedule.seed == cell.build.phase2(cell.task).tuning.seed == cell.seed
+        assert cell.build.tuning(cell.task) == cells[0].build.tuning(cell.task)
+    assert len({cell.build.pool for cell in cells}) == 1 and len({cell.build.out for cell in cells}) == 2
+
+
+def test_unknown_and_repeated_methods_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(UnknownChoice, match="bistil"):
+        grid("compare", [{"tgt": "ha"}], methods=["bistill"], seeds=[1], out=tmp_path)
+    with pytest.raises(ConfigError, match="each method once"):
+        grid("compare", [{"tgt": "ha"}], methods=["bistil", "bistil"], seeds=[1], out=tmp_path)
+    with pytest.raises(ConfigError, match="each seed once"):
+        grid("compare", [{"tgt": "ha"}], methods=["bistil"], seeds=[], out=tmp_path)
+
+
+def test_the_table_names_a_teacher_once_and_another_method_s_teacher_apart() -> None:
+    score = {"score": 50.0, "low": 48.0, "high": 52.0, "kept": 90.0, "kept_low": 88.0, "kept_high": 92.0}
+    methods = {
+        name: {"tasks": {"ner": {**score, "teacher": {"score": value, "low": value - 1, "high": value + 1}}}}
+        for name, value in (("bistil", 55.0), ("other", 55.0), ("two-sources", 60.0))
+    }
+    told = {
+        "target": "ha",
+        "finished": 3,
+        "cells": 3,
+        "metrics": {"ner": "f1"},
+        "methods": methods,
+        "differences": {"ner": []},
+        "command": "python -m distill compare --tgt ha",
+    }
+    rows = [line.split("|")[1].strip() for line in markdown(told).splitlines() if line.startswith("|")]
+    assert rows[2:] == ["teacher", "teacher of two-sources", "bistil", "other", "two-sources"]
+    assert "python -m distill compare --tgt ha" in markdown(told)
+
+
+def test_of_steps_made_twice_the_later_ones_count(tmp_path: Path) -> None:
+    entries = [
+        {"step": 2, "tokens": 100},
+        {"step": 2, "score": -9.0},
+        {"step": 4, "tokens": 100},
+        {"step": 4, "score": -8.0},
+        {"step": 4, "tokens": 100},
+        {"step": 4, "score": -7.0},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    tokens, scores = read_curve(tmp_path / "log.jsonl")
+    assert tokens.tolist() == [100, 200] and scores.tolist() == [-9.0, -7.0]

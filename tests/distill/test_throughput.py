@@ -1,0 +1,27 @@
+import pytest
+
+from distill.throughput import Throughput, measure
+from distill.training import Schedule
+
+SMALL = Throughput(
+    layers=2,
+    hidden_size=32,
+    heads=2,
+    vocabulary=60,
+    batch_size=2,
+    sequence_length=16,
+    matrix=64,
+    schedule=Schedule(steps=3, learning_rate=1e-4, log_every=1, checkpoint_every=100),
+)
+
+
+def test_flops_are_those_of_the_matrix_products_worked_out_by_hand() -> None:
+    # a layer and token: 4 products of 32 x 32 and 2 of 32 x 128, then 16 scores and 16 sums of 32, two flops each
+    layer = 2 * (4 * 32 * 32 + 2 * 32 * 128) + 2 * (16 * 32 + 16 * 32)
+    assert SMALL.flops_a_token() == pytest.approx(layer * (2 + 3 * 1))
+
+
+def test_a_measurement_is_a_share_of_the_peak() -> None:
+    found = measure(SMALL)
+    assert found["gflops"] > 0 or found["tokens_per_second"] > 0
+    assert 0 <= found["share"] < 1 and found["peak_gflops"] > 0
