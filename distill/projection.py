@@ -17,7 +17,9 @@ class Projection(nn.Module):
     def __init__(self, start: Tensor, *, count: int) -> None:
         """`start`: (student width, teacher width), where every W_i starts."""
         super().__init__()
-        self.maps = nn.ParameterList([nn.Parameter(start.clone()) for _ in range(count)])
+        self.maps = nn.ParameterList(
+            [nn.Parameter(start.clone(memory_format=torch.contiguous_format)) for _ in range(count)]
+        )
 
     @classmethod
     def between(cls, student: PreTrainedModel, teacher: PreTrainedModel) -> "Projection | None":
