@@ -28,7 +28,46 @@ _LOOKUP = problems(401, 403, 404, 422, 503)
 
 _MAY_BE_CONLLU = inference(with_conllu=True)
 
+# routes are tried in their order, so that those asked most come first
 router = APIRouter()
+
+
+@router.post("/v1/{language}/ner", response_model=list[Entity] | list[list[Entity]], **inference())
+async def ner(language: str, body: NerRequest, request: Request) -> Response:
+    """Named entities, as Hugging Face's token classification."""
+    return await _answer(request, body, language=language, task="ner")
+
+
+@router.post("/v1/{language}/pos", response_model=list[Word] | list[list[Word]], **_MAY_BE_CONLLU)
+async def pos(language: str, body: PosRequest, request: Request, format: Format = None) -> Response:
+    """Universal parts of speech, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
+    render = body.as_conllu if _wants_conllu(request, format) else None
+    return await _answer(request, body, language=language, task="pos", render=render)
+
+
+@router.post("/v1/{language}/dp", response_model=list[ParsedWord] | list[list[ParsedWord]], **_MAY_BE_CONLLU)
+async def dp(language: str, body: DpRequest, request: Request, format: Format = None) -> Response:
+    """A dependency tree a sentence, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
+    render = body.as_conllu if _wants_conllu(request, format) else None
+    return await _answer(request, body, language=language, task="dp", render=render)
+
+
+@router.post("/v1/{language}/nli", response_model=list[list[Label]], **inference())
+async def nli(language: str, body: NliRequest, request: Request) -> Response:
+    """Whether one text follows from another, as Hugging Face's text classification."""
+    return await _answer(request, body, language=language, task="nli")
+
+
+@router.post("/v1/{language}/zero-shot", response_model=list[Label] | list[list[Label]], **inference())
+async def zero_shot(language: str, body: ZeroShotRequest, request: Request) -> Response:
+    """Labels of the client's own, as Hugging Face's zero-shot classification, by the language's model of inference."""
+    return await _answer(request, body, language=language, task="nli")
+
+
+@router.post("/v1/{language}/qa", response_model=AnswerSpan | list[AnswerSpan] | list[list[AnswerSpan]], **inference())
+async def qa(language: str, body: QaRequest, request: Request) -> Response:
+    """The span of a context that answers a question, as Hugging Face's question answering."""
+    return await _answer(request, body, language=language, task="qa")
 
 
 @router.get("/", include_in_schema=False)
@@ -95,44 +134,6 @@ async def card(language: str, task: str, request: Request) -> Response:
         return Response(await asyncio.to_thread(path.read_bytes), media_type="text/markdown; charset=utf-8")
     except OSError as error:
         raise BundleError("the bundle has no card.md") from error
-
-
-@router.post("/v1/{language}/ner", response_model=list[Entity] | list[list[Entity]], **inference())
-async def ner(language: str, body: NerRequest, request: Request) -> Response:
-    """Named entities, as Hugging Face's token classification."""
-    return await _answer(request, body, language=language, task="ner")
-
-
-@router.post("/v1/{language}/pos", response_model=list[Word] | list[list[Word]], **_MAY_BE_CONLLU)
-async def pos(language: str, body: PosRequest, request: Request, format: Format = None) -> Response:
-    """Universal parts of speech, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
-    render = body.as_conllu if _wants_conllu(request, format) else None
-    return await _answer(request, body, language=language, task="pos", render=render)
-
-
-@router.post("/v1/{language}/dp", response_model=list[ParsedWord] | list[list[ParsedWord]], **_MAY_BE_CONLLU)
-async def dp(language: str, body: DpRequest, request: Request, format: Format = None) -> Response:
-    """A dependency tree a sentence, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
-    render = body.as_conllu if _wants_conllu(request, format) else None
-    return await _answer(request, body, language=language, task="dp", render=render)
-
-
-@router.post("/v1/{language}/nli", response_model=list[list[Label]], **inference())
-async def nli(language: str, body: NliRequest, request: Request) -> Response:
-    """Whether one text follows from another, as Hugging Face's text classification."""
-    return await _answer(request, body, language=language, task="nli")
-
-
-@router.post("/v1/{language}/zero-shot", response_model=list[Label] | list[list[Label]], **inference())
-async def zero_shot(language: str, body: ZeroShotRequest, request: Request) -> Response:
-    """Labels of the client's own, as Hugging Face's zero-shot classification, by the language's model of inference."""
-    return await _answer(request, body, language=language, task="nli")
-
-
-@router.post("/v1/{language}/qa", response_model=AnswerSpan | list[AnswerSpan] | list[list[AnswerSpan]], **inference())
-async def qa(language: str, body: QaRequest, request: Request) -> Response:
-    """The span of a context that answers a question, as Hugging Face's question answering."""
-    return await _answer(request, body, language=language, task="qa")
 
 
 @router.post("/v1/{language}/{task}", include_in_schema=False)
