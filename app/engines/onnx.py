@@ -14,6 +14,8 @@ from app.rows import Tensors
 
 _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+# fusions that lose: on a CPU the fused kernel takes longer than addition and LayerNormalization one after the other
+_SLOWER = {"CPUExecutionProvider": ("SkipLayerNormFusion",)}
 _shared = False
 
 
@@ -141,11 +143,13 @@ def _open(path: Path, providers: list[Any], threads: int) -> Any:
         options.intra_op_num_threads = threads
         # several sessions share the cores: a pool that spins takes them from the one that has work
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
-        session = ort.InferenceSession(str(path), sess_options=options, providers=providers)
+        session = ort.InferenceSession(
+            str(path), sess_options=options, providers=providers, disabled_optimizers=_SLOWER.get(first, ())
+        )
     except Exception as error:  # ONNX Runtime has an exception class per status code and no common root
         raise EngineError(f"{path} cannot be loaded: {error}") from error
-    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if (found := session.get_providers()[0]) != first:
         raise EngineError(f"{path} cannot run on {first}: ONNX Runtime fell back to {found}")
     return session
