@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -116,6 +116,8 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
             width -= initialization.position_dimensions(width)
             words = cooccurrence.embeddings(blocks, vocabulary=len(tokenizer), width=width)
         initialization.initialize(model, words)
+    elif run.start.train == "head" and not (work / "checkpoint").is_dir():
+        expect_frequencies(model, blocks, [shares[b.language] for b in blocks])
     train(
         model,
         lambda batch: {"mlm": masked_loss(model, batch)},
@@ -145,6 +147,16 @@ def begin(start: Start, run: Pretraining, work: Path) -> tuple[PreTrainedModel, 
     if start.train == "head":
         model.base_model.requires_grad_(False)
     return model, tokenizer
+
+
+def expect_frequencies(model: PreTrainedModel, blocks: Sequence[Blocks], shares: Sequence[float]) -> None:
+    """Start an untrained head's bias at the log-frequencies of the pieces, which it would first have to learn."""
+    frequencies = np.full(model.config.vocab_size, 1e-7)
+    for part, share in zip(blocks, shares, strict=True):
+        ids = part.take(0, min(500, len(part)), seed=0)
+        frequencies += share * np.bincount(ids.ravel(), minlength=len(frequencies)) / ids.size
+    with torch.no_grad():
+        model.lm_head.bias.copy_(torch.from_numpy(np.log(frequencies)))
 
 
 def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
