@@ -77,10 +77,14 @@ def _dp(folder: Path, language: str, split: str) -> list[Source]:
 
 
 def _nli(folder: Path, language: str, split: str) -> list[Source]:
-    """XNLI is for evaluation alone, and where it is there dev and test come from it alone."""
+    """XNLI is for evaluation alone, and where it is there dev and test come from it alone.
+
+    Pairs that a program labelled (`*_semiauto_*`) are read only where there are no others.
+    """
     paths = _glob(folder, f"nli/{language}.jsonl", f"nli/{language}_*.jsonl")
     xnli = [path for path in paths if "xnli" in path.name]
-    chosen = [path for path in paths if path not in xnli] if split == "train" else xnli or paths
+    by_hand = [path for path in paths if path not in xnli and "semiauto" not in path.name]
+    chosen = (by_hand or [path for path in paths if path not in xnli]) if split == "train" else xnli or paths
     return [Source(path=path, format="pairs") for path in chosen]
 
 

@@ -50,8 +50,11 @@ def load_teacher(
 
 
 def attention_for(config: Any, wanted: str) -> str:
-    """`wanted` where the family has it; DeBERTa's disentangled attention is written out by hand only."""
-    return "eager" if config.model_type == "deberta-v2" else wanted
+    """`wanted` where the family has it (DeBERTa's disentangled attention is written out by hand) and a GPU runs it.
+
+    On a CPU the fused kernel's backward pass costs more than it saves at the lengths of sentences.
+    """
+    return wanted if config.model_type != "deberta-v2" and torch.cuda.is_available() else "eager"
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
