@@ -51,10 +51,10 @@ def random_store(folder: Path, original: Bundle, *, layers: int, hidden: int) ->
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
         intermediate_size=4 * hidden,
-        num_labels=len(original.manifest.labels),
         max_position_embeddings=514,
         type_vocab_size=1,
     )
+    config.num_labels = len(original.manifest.labels)
     staged = folder / "staged"
     staged.mkdir()
     export_onnx(XLMRobertaForTokenClassification(config), staged / "model.onnx")
