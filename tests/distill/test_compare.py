@@ -15,9 +15,8 @@ import torch
 
 from app.errors import ConfigError, UnknownChoice
 from distill.__main__ import main
-from distill.build import SFT, TERMS
+from distill.build import TERMS
 from distill.compare import STAGES, grid
-from distill.delta import SparseDelta
 from distill.plots import read_curve
 from distill.results import markdown
 from tests.distill import corpora
@@ -93,12 +92,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_one_table(place: Path) -> Non
     )
     check(told, place / "runs" / "compare")
     assert told["methods"]["bistil"]["tasks"]["pos"]["teacher"]["score"] > 20
-    deltas = [
-        SparseDelta.load(place / "runs" / "compare" / method / "seed-1" / "en-ha" / "pos" / "transfer" / SFT)
-        for method in told["methods"]
-    ]
-    changes = [torch.cat([values for _, values in delta.sparse.values()]) for delta in deltas]
-    assert changes[0].shape == changes[1].shape and not torch.equal(*changes)
+    assert told["methods"]["bistil"]["tokens"] != told["methods"]["bistil-unlabelled"]["tokens"], "read the same"
     for name in ("quality.png", "curves.png"):
         assert (results.parent / name).read_bytes().startswith(b"\x89PNG")
 
