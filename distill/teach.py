@@ -23,6 +23,7 @@ class Tuning:
 
     epochs: float
     learning_rate: float
+    head_rate: float = 1.0
     batch_size: int = 16
     max_length: int = 256
     stride: int = 64
@@ -42,6 +43,7 @@ class Tuning:
         return Schedule(
             steps=steps,
             learning_rate=self.learning_rate,
+            head_rate=self.head_rate,
             warmup_steps=round(self.warmup_share * steps) if warm else 0,
             weight_decay=self.weight_decay,
             precision=self.precision,

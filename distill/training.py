@@ -28,11 +28,13 @@ _PASSES, _TOKENS = "#passes", "#tokens"
 class Schedule:
     """How long, how fast and how often. Steps are optimiser steps; each makes `accumulate` forward passes.
 
-    A trapezoid is constant up to the last `decay_share` of the steps, then falls to zero in a line.
+    A trapezoid is constant up to the last `decay_share` of the steps, then falls to zero in a line. A head learns at
+    `head_rate` times the learning rate.
     """
 
     steps: int
     learning_rate: float
+    head_rate: float = 1.0
     warmup_steps: int = 0
     decay: Literal["linear", "cosine", "constant", "trapezoid"] = "linear"
     decay_share: float = 0.25
@@ -184,6 +186,9 @@ def is_half(schedule: Schedule) -> bool:
     return schedule.precision == "bf16" or (schedule.precision == "auto" and bf16_is_native())
 
 
+_ENCODER = ("embeddings.", "encoder.")
+
+
 def _optimizers(model: nn.Module, schedule: Schedule, *, masked: bool) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon (Jordan 2024) for the layers' matrices and AdamW for the rest."""
     if masked and (schedule.weight_decay or schedule.optimizer != "adamw"):
@@ -202,9 +207,15 @@ def _optimizers(model: nn.Module, schedule: Schedule, *, masked: bool) -> list[t
             )
         )
     betas = (0.9, 0.98) if schedule.optimizer == "muon" else (0.9, 0.999)
+    heads = {id(value) for key, value in named if not any(part in key for part in _ENCODER)}
     groups = [
-        {"params": [v for v in rest if v.ndim >= 2], "weight_decay": schedule.weight_decay},
-        {"params": [v for v in rest if v.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [v for v in rest if (v.ndim >= 2) == decays and (id(v) in heads) == of_head],
+            "lr": schedule.learning_rate * (schedule.head_rate if of_head else 1.0),
+            "weight_decay": schedule.weight_decay if decays else 0.0,
+        }
+        for decays in (True, False)
+        for of_head in (False, True)
     ]
     optimizers.append(
         torch.optim.AdamW([g for g in groups if g["params"]], lr=schedule.learning_rate, betas=betas, fused=True)
