@@ -81,7 +81,6 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
     """Train the model into the folder `run.out`; `work` keeps packed text and checkpoints.
 
     Without `run.start` a tokenizer is trained and the weights are random, and `architecture` and `vocabulary` count.
-
     Held-out loss (nats a masked token) per language, data and recipe go to `pretrain.json`, and to a card for people.
     """
     work.mkdir(parents=True, exist_ok=True)
@@ -129,7 +128,7 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
     return save(run, model, tokenizer, work=work)
 
 
-def begin(start: Start, run: Pretraining, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def begin(start: Start, run: Pretraining, work: Path) -> tuple[XLMRobertaForMaskedLM, PreTrainedTokenizerFast]:
     """The teacher `start.model` cut to the languages' pieces and its bottom layers, frozen where it is not to learn."""
     folder = work / "start"
     if not folder.is_dir():
@@ -146,7 +145,7 @@ def begin(start: Start, run: Pretraining, work: Path) -> tuple[PreTrainedModel, 
         model.config.num_hidden_layers = start.layers
     if start.train == "head":
         model.base_model.requires_grad_(False)
-    return model, tokenizer
+    return cast(XLMRobertaForMaskedLM, model), tokenizer
 
 
 def expect_frequencies(model: PreTrainedModel, blocks: Sequence[Blocks], shares: Sequence[float]) -> None:

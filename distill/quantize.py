@@ -8,6 +8,7 @@ outliers, the loud channels, into the weights.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -134,7 +135,7 @@ def _quantize_linears(model: onnx.ModelProto, linears: Sequence[Linear], factors
 
 def _quantize_rows(name: str) -> list[onnx.NodeProto]:
     """`{name}_int8` = round(x / scale) + 128 with `{name}_scale` = max |x| / 127 of the row of the smoothed x."""
-    steps = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Mul", [name, f"{name}_smoothing"], f"{name}_smooth", {}),
         ("Abs", [f"{name}_smooth"], f"{name}_abs", {}),
         ("ReduceMax", [f"{name}_abs", _SHARED.last_axis], f"{name}_max", {"keepdims": 1}),

@@ -11,7 +11,7 @@ MAX_BATCH_SIZE = 32
 BATCH_TIMEOUT_S = 0.005
 
 
-class Api(litserve.LitAPI):
+class Api(litserve.LitAPI):  # type: ignore[misc]  # litserve is untyped
     """Requests that come within 5 ms of each other are one batch of the pipeline, of at most 32 requests."""
 
     def __init__(self, folder: str, threads: int) -> None:

@@ -14,12 +14,14 @@ from distill import adaptation, recipe, vocabulary
 from distill import build as building
 from distill.adaptation import Adaptation, adapted, per_language, published
 from distill.bilingual import look
-from distill.corpus import Blocks, MonolingualBatches, pack
+from distill.corpus import Blocks, Masking, MonolingualBatches, pack
 from distill.delta import SparseDelta, parameters
 from distill.distillation import Distillation
 from distill.objectives.base import Sum
 from distill.sparse import maskable
 from distill.student import create
+from distill.tasks.base import training_task
+from distill.teach import open_model
 from distill.teacher import load_teacher, load_tokenizer
 from distill.training import Schedule
 from tests.distill import corpora
@@ -31,6 +33,11 @@ EMBEDDING = "roberta.embeddings.word_embeddings.weight"
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_teacher("xlm-roberta", tmp_path_factory.mktemp("teacher"))
+
+
+def embedding(model: PreTrainedModel) -> torch.Tensor:
+    """The matrix of the pieces. Shape: (vocabulary, d)."""
+    return cast(torch.Tensor, model.get_input_embeddings().weight)
 
 
 def change(model: PreTrainedModel, *, seed: int, names: tuple[str, ...] = ("word_embeddings", "value")) -> SparseDelta:
@@ -121,7 +128,7 @@ def test_a_published_sft_is_cut_to_the_trimmed_teacher(teacher: Path, tmp_path: 
     model, _ = load_teacher(teacher)
     kept = np.array([i for i in range(model.config.vocab_size) if i < 30 or i % 2])
     vocabulary.trim(teacher, kept, tmp_path / "trimmed")
-    rows = torch.zeros_like(model.get_input_embeddings().weight)
+    rows = torch.zeros_like(embedding(model))
     rows[31, 2], rows[32, 5], rows[4, 0] = 1.0, 2.0, 3.0
     flat = np.sort(np.array([31 + 2 * len(rows), 32 + 5 * len(rows), 4]))
     values = torch.tensor([3.0, 1.0, 2.0])
@@ -130,10 +137,9 @@ def test_a_published_sft_is_cut_to_the_trimmed_teacher(teacher: Path, tmp_path: 
     torch.save({"diffs": {EMBEDDING: entry}, "abs": head}, tmp_path / "pytorch_diff.bin")
     delta = published(tmp_path, tmp_path / "trimmed")
     trimmed, _ = load_teacher(tmp_path / "trimmed")
-    before = trimmed.get_input_embeddings().weight.detach().clone()
+    before = embedding(trimmed).detach().clone()
     delta.apply(trimmed)
-    after = trimmed.get_input_embeddings().weight
-    assert torch.allclose(after - before, rows[torch.from_numpy(kept)]) and not delta.dense
+    assert torch.allclose(embedding(trimmed) - before, rows[torch.from_numpy(kept)]) and not delta.dense
 
     torch.save({"diffs": {"bert.embeddings.x": entry}, "abs": {}}, tmp_path / "pytorch_diff.bin")
     with pytest.raises(DataError, match="changes nothing"):
@@ -163,9 +169,7 @@ def test_a_learnt_sft_has_its_density_leaves_norms_and_head_alone_and_lowers_the
     assert set(learnt.delta.sparse) <= set(sizes)
     assert len(learnt.delta.sparse[f"{model.base_model_prefix}.embeddings.word_embeddings.weight"][0])
     assert set(learnt.sparse.terms) == {"mlm", "l1"}
-    batch = adaptation.Masking.of(tokenizer, share=0.15)(
-        torch.tensor(tokenizer(list(HAUSA), padding=True)["input_ids"]), seed=0
-    )
+    batch = Masking.of(tokenizer, share=0.15)(torch.tensor(tokenizer(list(HAUSA), padding=True)["input_ids"]), seed=0)
     losses = []
     for twin in (model, adapted(model, learnt.delta)):
         with torch.no_grad():
@@ -211,9 +215,9 @@ def test_an_adapted_build_s_teachers_carry_the_sfts(teacher: Path, tmp_path: Pat
     trimmed, _ = load_teacher(source)
     sft = SparseDelta.load(build.folder / "adapt-en" / building.SFT)
     tuned, _ = (adapted(trimmed, sft), load_tokenizer(source))
-    taught = building.open_model(
+    taught = open_model(
         build.folder / "pos" / "teach" / "model",
-        building.training_task("pos"),
+        training_task("pos"),
         dropout=0.0,
         attn_implementation="sdpa",
         seed=0,

@@ -40,7 +40,7 @@ def test_a_published_file_changes_a_model_as_its_tensors_say(tmp_path: Path) -> 
     matrix, bias = torch.zeros(3, 4), torch.zeros(5)
     matrix[0, 3], matrix[2, 0], matrix[1, 1] = 0.5, -1.5, 2.0
     bias[4] = 0.25
-    stored = {
+    stored: dict[str, dict[str, Any]] = {
         "diffs": {"matrix": legacy(matrix), "bias": legacy(bias)},
         "abs": {"head": torch.full((2, 2), 7.0)},
         "block_sparses": {},

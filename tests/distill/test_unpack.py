@@ -79,11 +79,13 @@ def bert(held: dict[str, np.ndarray], ids: list[int]) -> np.ndarray:
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
         centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12)
-        return scaled * held[f"{name}.w"] + held[f"{name}.b"]
+        scaled: np.ndarray = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12)
+        result: np.ndarray = scaled * held[f"{name}.w"] + held[f"{name}.b"]
+        return result
 
     def linear(x: np.ndarray, name: str) -> np.ndarray:
-        return x @ held[f"{name}.w"].T + held[f"{name}.b"]
+        result: np.ndarray = x @ held[f"{name}.w"].T + held[f"{name}.b"]
+        return result
 
     x = norm(held["emb.word"][ids] + held["emb.pos"][: len(ids)] + held["emb.type"][0], "emb.ln")
     for layer in range(LAYERS):
