@@ -19,6 +19,7 @@ from app.keys import Guard, read_keys
 from app.metrics import Instrument, Metrics
 from app.open_inference import router as open_inference
 from app.openapi import with_keys
+from app.playground import router as playground
 from app.problems import problem
 from app.routes import router
 from app.server import Server
@@ -53,7 +54,7 @@ def create_app(settings: Settings, served: Sequence[Served] | None = None) -> Fa
     )
     app.state.service = service
     keys = read_keys(inline=settings.keys, file=settings.keys_file)
-    for routes in (router, open_inference):
+    for routes in (router, playground, open_inference):
         app.include_router(routes)
     for kind in (BistilError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _problem)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic_core import to_json
 
-from app import __version__, conllu, exchange
+from app import __version__, conllu, exchange, playground
 from app.errors import BundleError, InvalidInput
 from app.openapi import inference, probe, problems, text
 from app.schemas.base import TaskRequest
@@ -72,9 +72,16 @@ async def qa(language: str, body: QaRequest, request: Request) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def index(request: Request) -> Response:
-    """What this is, and where things are."""
-    routes = {"models": "/v1/models", "docs": "/docs", "metrics": "/metrics", "ready": "/readyz", "live": "/livez"}
-    return _json({"name": "bistil", "version": __version__, "routes": routes, "served": _service(request).planned()})
+    """The playground where ``Accept`` asks for HTML; for others what this is, and where things are."""
+    if "text/html" in request.headers.get("accept", ""):
+        return playground.page(request)
+    service = _service(request)
+    routes = {"models": "/v1/models", "metrics": "/metrics", "ready": "/readyz", "live": "/livez"}
+    if service.settings.docs:
+        routes["docs"] = "/docs"
+    response = _json({"name": "bistil", "version": __version__, "routes": routes, "served": service.planned()})
+    response.headers["vary"] = "accept"
+    return response
 
 
 @router.get("/livez", tags=["operations"], responses=probe())
