@@ -163,8 +163,10 @@ def _batches(codec: Task[Any, Any], tokenizer: Tokenizer, items: Sequence[Any]) 
 def _stage_texts(
     model: PreTrainedModel, tokenizer_folder: Path, task: TrainingTask, staging: Path, *, max_length: int
 ) -> None:
-    """Tokenizer and config in transformers' form, without the paths they were loaded from."""
-    shutil.copyfile(tokenizer_folder / "tokenizer.json", staging / "tokenizer.json")
+    """Tokenizer and config in transformers' form, without the paths they were loaded from and without indentation."""
+    tokenizer = json.loads((tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))
+    compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
+    (staging / "tokenizer.json").write_text(compact, encoding="utf-8")
     settings = tokenizer_folder / "tokenizer_config.json"
     values = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     values.pop("name_or_path", None)
