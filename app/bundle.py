@@ -29,6 +29,12 @@ class Variant:
     precision: str = "fp32"
     scores: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """``file`` and, where that is OpenVINO's graph, the weights beside it."""
+        stem, dot, ending = self.file.rpartition(".")
+        return (self.file, f"{stem}.bin") if dot + ending == ".xml" else (self.file,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
@@ -120,8 +126,9 @@ class Bundle:
             raise BundleError(f"{path} cannot be read: {error}") from error
         bundle = cls(folder, Manifest.from_json(text, source=str(path)))
         for variant in bundle.manifest.variants:
-            if variant.file not in bundle.manifest.files:
-                raise BundleError(f"{path}: the file {variant.file} of variant {variant.name} is not under files")
+            for name in variant.files:
+                if name not in bundle.manifest.files:
+                    raise BundleError(f"{path}: the file {name} of variant {variant.name} is not under files")
         if verify:
             _verify(bundle)
         return bundle
@@ -172,7 +179,7 @@ def write(staged: Path, manifest: Manifest, *, store: Path) -> Path:
     target = store / manifest.language / manifest.task / str(manifest.revision)
     if target.exists():
         raise BundleError(f"{target} exists and bundles are immutable; use revision {manifest.revision + 1} or higher")
-    missing = [variant.file for variant in manifest.variants if not (staged / variant.file).is_file()]
+    missing = [name for variant in manifest.variants for name in variant.files if not (staged / name).is_file()]
     if missing:
         raise BundleError(f"{staged} lacks the model file {missing[0]}")
     try:

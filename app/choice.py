@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from app import plugins
 from app.bundle import Bundle, Variant
@@ -37,18 +38,18 @@ def choose(bundle: Bundle, *, variant: str | None = None, device: str = "cpu", t
     """
     if variant is not None:
         chosen = bundle.manifest.variant(variant)
-        engine = open_engine(bundle, chosen, device=device, threads=threads)
+        engine = open_engine(bundle.folder, chosen, device=device, threads=threads)
         return Choice(variant=chosen, engine=engine, reason="it was asked for")
     if len(bundle.manifest.variants) == 1:
         (only,) = bundle.manifest.variants
-        engine = open_engine(bundle, only, device=device, threads=threads)
+        engine = open_engine(bundle.folder, only, device=device, threads=threads)
         return Choice(variant=only, engine=engine, reason="it is the only variant")
     best: Choice | None = None
     errors: dict[str, BistilError] = {}
     seconds: dict[str, float] = {}
     for candidate in bundle.manifest.variants:
         try:
-            engine = open_engine(bundle, candidate, device=device, threads=threads)
+            engine = open_engine(bundle.folder, candidate, device=device, threads=threads)
             cost = measure(engine.run, pad_id=bundle.manifest.pad_id, max_length=bundle.manifest.max_length)
         except BistilError as error:
             errors[candidate.name] = error
@@ -66,19 +67,17 @@ def choose(bundle: Bundle, *, variant: str | None = None, device: str = "cpu", t
     return Choice(variant=best.variant, engine=best.engine, reason=_reason(seconds, errors), cost=best.cost)
 
 
-def open_engine(bundle: Bundle, variant: Variant, *, device: str = "cpu", threads: int = 0) -> Engine:
-    """The engine of a bundle's variant.
+def open_engine(folder: Path, variant: Variant, *, device: str = "cpu", threads: int = 0) -> Engine:
+    """The engine of a variant whose files are in ``folder``.
 
     :raises BundleError: the variant names an engine this version does not have.
     :raises EngineError, MissingExtra: it cannot run here.
     """
     if variant.engine not in (choices := plugins.names("app.engines")):
         known = ", ".join(choices)
-        raise BundleError(
-            f"{bundle.folder}: variant {variant.name} needs the engine {variant.engine!r}; known are: {known}"
-        )
+        raise BundleError(f"{folder}: variant {variant.name} needs the engine {variant.engine!r}; known are: {known}")
     engine: Engine = plugins.load("app.engines", variant.engine).Engine.open(
-        bundle.folder, file=variant.file, device=device, threads=threads
+        folder, file=variant.file, device=device, threads=threads
     )
     return engine
 

@@ -232,8 +232,8 @@ def _open(folder: Path, served: Served, settings: Settings) -> Twins:
         variant=variant,
         codec=codec(theirs),
         tokenizer=bundle.tokenizer(),
-        teacher=open_engine(bundle, variant, **options),
-        student=open_engine(served.bundle, served.variant, **options),
+        teacher=open_engine(bundle.folder, variant, **options),
+        student=open_engine(served.bundle.folder, served.variant, **options),
         same_pieces=ours.files["tokenizer.json"] == theirs.files["tokenizer.json"],
     )
 

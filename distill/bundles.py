@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bundle import Bundle, Variant, revisions
+from app.choice import open_engine
 from app.engines.onnx import Engine
 from app.errors import BundleError
 from app.predictor import Predictor
@@ -28,6 +29,7 @@ from distill.teach import open_model, read_sources, thin
 from distill.teacher import resolve
 
 _FAMILIAR_TEXTS = 20_000
+_CONDITIONS = "ONNX Runtime, or the engine named, on CPU, one row a micro-batch, interleaved"
 
 
 def export(build: Build, task: str) -> dict[str, Any]:
@@ -56,14 +58,13 @@ def export(build: Build, task: str) -> dict[str, Any]:
             teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
             export_onnx(teacher, folder / "teacher.onnx")
             batches = rows_alone(training, test[:TIMED_ITEMS], staged, **lengths)
-            speed: dict[str, Any] = {"conditions": "ONNX Runtime on CPU, one row a micro-batch, interleaved"}
+            speed: dict[str, Any] = {"conditions": _CONDITIONS}
             export_onnx(model, folder / "student.onnx")
             engine = Engine.open(folder, file="teacher.onnx")
-            peers = {"fp32": (folder, "student.onnx")} | {
-                v.name: (staged, v.file) for v in variants if v.precision != "fp32"
-            }
-            for name, (where, file) in peers.items():
-                mine = Engine.open(where, file=file)
+            peers = {"fp32": (folder, Variant(name="fp32", file="student.onnx"))}
+            peers |= {variant.name: (staged, variant) for variant in variants if variant.name != "fp32"}
+            for name, (where, variant) in peers.items():
+                mine = open_engine(where, variant)
                 speed[f"teacher_fp32_against_student_{name}"] = compare(
                     engine, mine, batches, rounds=build.export.rounds
                 )
@@ -71,15 +72,13 @@ def export(build: Build, task: str) -> dict[str, Any]:
             engine.close()
             scores = dict(scored["scores"])
             for variant in variants:
-                predictor = Predictor(
-                    codec, open_tokenizer(staged), Engine.open(staged, file=variant.file), pad_id=pad_id
-                )
+                predictor = Predictor(codec, open_tokenizer(staged), open_engine(staged, variant), pad_id=pad_id)
                 scores[f"student {variant.name}"] = evaluate(predictor, training, test, progress=False)
                 predictor.close()
             sizes = {
                 "teacher_parameters": sum(p.numel() for p in teacher.parameters()),
                 "student_parameters": sum(p.numel() for p in model.parameters()),
-                "student_bytes": {v.name: (staged / v.file).stat().st_size for v in variants},
+                "student_bytes": {v.name: sum((staged / file).stat().st_size for file in v.files) for v in variants},
                 "teacher_bytes": {"fp32": (folder / "teacher.onnx").stat().st_size},
             }
             return {"benchmark": {**sizes, **speed}, "scores": scores}
@@ -108,6 +107,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
         how: dict[str, Any] = {
             "staging": folder / "staging",
             "precisions": build.export.precisions,
+            "engines": build.export.engines,
             "exporter": build.export.exporter,
         }
         bundle = publish(

@@ -3,7 +3,9 @@
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,24 +15,49 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from app.bundle import Manifest, Variant, next_revision, write
-from app.engines.onnx import Engine
+from app.choice import open_engine
 from app.errors import ConfigError, DataError, InputTooLong, UnknownChoice
 from app.microbatches import Cost, cut
 from app.predictor import Predictor
 from app.rows import Row, Tensors, pad
 from app.tasks.base import Task
-from distill import export, optimum
+from distill import export, openvino, optimum
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import ExportError, parity
 from distill.quantize import quantize
 from distill.report import card
 from distill.tasks.base import Example, TrainingTask
 
-FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to write a model down: for an engine, in a precision, as a file."""
+
+    engine: str
+    precision: str
+    file: str
+
+    @property
+    def name(self) -> str:
+        """The variant's name: the precision, after the engine where that is not ONNX Runtime."""
+        return self.precision if self.engine == "onnx" else f"{self.engine}_{self.precision}"
+
+
+FP32 = Form("onnx", "fp32", "model.onnx")
+FORMS = (
+    Form("onnx", "int8", "model_int8.onnx"),
+    Form("openvino", "int8", "model_openvino_int8.xml"),
+    FP32,
+    Form("openvino", "fp32", FP32.file),
+    Form("torch", "fp32", "model.safetensors"),
+)
+"""Best first, which is the order of a bundle's variants."""
+
 EXPORTERS = {"torch": export.export_onnx, "optimum": optimum.export_onnx}
 PARITY = 1e-4
-INT8_POINTS = 0.5
+POINTS = 0.5
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
+_OPENVINO = ("openvino", "nncf")
 
 Measure = Callable[[Path, tuple[Variant, ...]], Mapping[str, Any]]
 log = logging.getLogger(__name__)
@@ -47,17 +74,18 @@ def publish(
     store: Path,
     staging: Path,
     precisions: Sequence[str] = ("fp32", "int8"),
+    engines: Sequence[str] = ("onnx",),
     exporter: str = "torch",
     measure: Measure | None = None,
 ) -> Path:
-    """Export the model in these precisions, gate them, and write `<store>/<language>/<task>/<next revision>`.
+    """Export the model for these engines and precisions, gate it, and write `<store>/<language>/<task>/<revision>`.
 
     `manifest_fields` needs language, max_length, stride and pad_id and may hold any other field of the manifest but
     those that follow from the rest. `measure` sees the staged folder and its variants before the manifest is written
     and returns further fields, for example scores on test data and the benchmark. `staging` is emptied first and
     removed in the end. Raises ExportError where fp32 differs from torch by more than 1e-4 in any logit, ConfigError on
-    fields that are missing. An int8 form that loses more than 0.5 points of dev main metric is left out; where it was
-    the only one asked for, fp32 takes its place.
+    fields that are missing. A form that loses more than 0.5 points of dev main metric against fp32 is left out; where
+    none is left, fp32 on ONNX Runtime takes its place.
     """
     missing = [name for name in ("language", "max_length", "stride", "pad_id") if name not in manifest_fields]
     if missing:
@@ -76,6 +104,7 @@ def publish(
             calibration_texts,
             staging=staging,
             precisions=precisions,
+            engines=engines,
             exporter=exporter,
         )
         fields = {**manifest_fields, **(measure(staging, variants) if measure else {})}
@@ -97,38 +126,69 @@ def stage_models(
     *,
     staging: Path,
     precisions: Sequence[str],
+    engines: Sequence[str] = ("onnx",),
     exporter: str = "torch",
 ) -> tuple[Variant, ...]:
-    """Write the model files that pass their gates into `staging`, where the tokenizer is; the fastest variant first."""
-    for precision in precisions:
-        if precision not in FILES:
-            raise UnknownChoice("precision", precision, FILES)
+    """Write the model files that pass their gates into `staging`, where the tokenizer is; best variant first."""
+    wanted = _forms(engines, precisions)
     if exporter not in EXPORTERS:
         raise UnknownChoice("exporter", exporter, EXPORTERS)
     tokenizer = open_tokenizer(staging)
     calibration = _batches(codec, tokenizer, task.items(list(calibration_texts)))
     if not calibration:
         raise DataError("the export needs calibration texts, and was given none that fit the model")
-    fp32 = staging / FILES["fp32"]
-    EXPORTERS[exporter](model, fp32)
-    difference = parity(model, fp32, calibration[:8])
+    EXPORTERS[exporter](model, staging / FP32.file)
+    difference = parity(model, staging / FP32.file, calibration[:8])
     if difference > PARITY:
         raise ExportError(f"the exported model differs from torch by {difference:.1e} in a logit, above {PARITY:.0e}")
-    scores = _dev_scores(codec, task, tokenizer, examples_dev, staging, "fp32")
-    found = [Variant(name="fp32", file=FILES["fp32"], precision="fp32", scores=scores)]
-    if "int8" in precisions:
-        quantize(fp32, staging / FILES["int8"], calibration=calibration)
-        scores = _dev_scores(codec, task, tokenizer, examples_dev, staging, "int8")
-        lost = found[0].scores[task.main_metric] - scores[task.main_metric]
-        if lost > INT8_POINTS:
-            log.warning("int8 loses %.2f points of dev %s: not published", lost, task.main_metric)
-            (staging / FILES["int8"]).unlink()
+
+    def scored(form: Form) -> Variant:
+        variant = Variant(name=form.name, file=form.file, engine=form.engine, precision=form.precision)
+        return replace(variant, scores=_dev_scores(codec, task, tokenizer, examples_dev, staging, variant))
+
+    reference = scored(FP32)
+    kept: list[Variant] = []
+    for form in wanted:
+        if form == FP32:
+            kept.append(reference)
+            continue
+        _write(form, model, staging, calibration)
+        variant = scored(form)
+        lost = reference.scores[task.main_metric] - variant.scores[task.main_metric]
+        if lost > POINTS:
+            log.warning("%s loses %.2f points of dev %s: not published", form.name, lost, task.main_metric)
         else:
-            found.insert(0, Variant(name="int8", file=FILES["int8"], precision="int8", scores=scores))
-    kept = [variant for variant in found if variant.precision in precisions] or found
-    if not any(variant.precision == "fp32" for variant in kept):
-        fp32.unlink()
+            kept.append(variant)
+    kept = kept or [reference]
+    needed = {file for variant in kept for file in variant.files}
+    for form in (*wanted, FP32):
+        for file in Variant(name=form.name, file=form.file).files:
+            if file not in needed:
+                (staging / file).unlink(missing_ok=True)
     return tuple(kept)
+
+
+def _forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:
+    for what, names in (("engine", engines), ("precision", precisions)):
+        choices = sorted({str(getattr(form, what)) for form in FORMS})
+        for name in names:
+            if name not in choices:
+                raise UnknownChoice(what, name, choices)
+    forms = [form for form in FORMS if form.engine in engines and form.precision in precisions]
+    if not forms:
+        raise ConfigError(f"no model is written in {', '.join(precisions)} for {', '.join(engines)}")
+    return forms
+
+
+def _write(form: Form, model: PreTrainedModel, staging: Path, calibration: Sequence[Tensors]) -> None:
+    """The form's files, out of the fp32 export; OpenVINO reads that one itself."""
+    if form.engine == "torch":
+        with tempfile.TemporaryDirectory(prefix="bistil-torch-") as folder:
+            model.save_pretrained(folder, max_shard_size="1TB")
+            shutil.copyfile(Path(folder) / form.file, staging / form.file)
+    elif form.precision == "int8":
+        quantizers = {"onnx": quantize, "openvino": openvino.quantize}
+        quantizers[form.engine](staging / FP32.file, staging / form.file, calibration=calibration)
 
 
 def _dev_scores(
@@ -137,12 +197,11 @@ def _dev_scores(
     tokenizer: Tokenizer,
     examples: Sequence[Example],
     staging: Path,
-    precision: str,
+    variant: Variant,
 ) -> dict[str, float]:
-    engine = Engine.open(staging, file=FILES[precision])
-    predictor = Predictor(codec, tokenizer, engine, pad_id=codec.pad_id)  # type: ignore[attr-defined]
+    predictor = Predictor(codec, tokenizer, open_engine(staging, variant), pad_id=codec.pad_id)  # type: ignore[attr-defined]
     scores = evaluate(predictor, task, examples, progress=False)
-    engine.close()
+    predictor.close()
     return scores
 
 
@@ -189,9 +248,10 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _manifest(fields: Mapping[str, Any], task: TrainingTask, variants: tuple[Variant, ...], store: Path) -> Manifest:
+    libraries = (*_LIBRARIES, *(_OPENVINO if any(variant.file.endswith(".xml") for variant in variants) else ()))
     return Manifest(
         **{
-            "versions": {name: version(name) for name in _LIBRARIES},
+            "versions": {name: version(name) for name in libraries},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **fields,
             "task": task.name,

@@ -8,7 +8,6 @@ outliers, the loud channels, into the weights.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -42,7 +41,7 @@ def quantize(
     linears = [
         Linear(node.input[0], node.input[1], node.output[0], numpy_helper.to_array(weights[node.input[1]]))
         for node in model.graph.node
-        if _is_linear(node, weights) and not set(keep_fp32) & set(scopes(node))
+        if _is_linear(node, weights) and not in_modules(node, keep_fp32)
     ]
     factors = smoothing_factors(model, linears, calibration, alpha=alpha)
     _quantize_linears(model, linears, factors)
@@ -75,6 +74,11 @@ def by_row(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(table / scales).astype(np.int8), scales
 
 
+def in_modules(node: onnx.NodeProto, names: Sequence[str]) -> bool:
+    """Whether a node of an exported graph lies in a torch module of one of these names."""
+    return bool(set(names) & set(scopes(node)))
+
+
 def _is_linear(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> bool:
     return node.op_type == "MatMul" and node.input[1] in weights and len(weights[node.input[1]].dims) == 2
 
@@ -83,7 +87,6 @@ def _is_linear(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> bo
 class _Names:
     """The constants that all quantised layers share."""
 
-    one: str = "int8_one"
     zero_point: str = "int8_zero_point"
     weight_zero_point: str = "int8_weight_zero_point"
     step: str = "int8_step"
@@ -92,7 +95,6 @@ class _Names:
 
     def tensors(self) -> list[onnx.TensorProto]:
         values = {
-            self.one: np.float32(1),
             self.zero_point: np.uint8(_ZERO_POINT),
             self.weight_zero_point: np.int8(0),
             self.step: np.float32(1 / 127),
@@ -134,25 +136,24 @@ def _quantize_linears(model: onnx.ModelProto, linears: Sequence[Linear], factors
 
 
 def _quantize_rows(name: str) -> list[onnx.NodeProto]:
-    """`{name}_int8` = round(x / scale) + 128 with `{name}_scale` = max |x| / 127 of the row of the smoothed x."""
-    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
-        ("Mul", [name, f"{name}_smoothing"], f"{name}_smooth", {}),
-        ("Abs", [f"{name}_smooth"], f"{name}_abs", {}),
-        ("ReduceMax", [f"{name}_abs", _SHARED.last_axis], f"{name}_max", {"keepdims": 1}),
-        ("Mul", [f"{name}_max", _SHARED.step], f"{name}_fit", {}),
-        ("Max", [f"{name}_fit", _SHARED.smallest], f"{name}_scale", {}),
-        ("Div", [f"{name}_smooth", f"{name}_scale"], f"{name}_steps", {}),
-        ("QuantizeLinear", [f"{name}_steps", _SHARED.one, _SHARED.zero_point], f"{name}_int8", {}),
+    """`{name}_int8` = round(127 x / `{name}_peak`) + 128, where the peak is max |x| of the row; x is smoothed."""
+    steps = [
+        ("Mul", [name, f"{name}_smoothing"], f"{name}_smooth"),
+        ("Abs", [f"{name}_smooth"], f"{name}_abs"),
+        ("ReduceMax", [f"{name}_abs", _SHARED.last_axis], f"{name}_max"),
+        ("Max", [f"{name}_max", _SHARED.smallest], f"{name}_peak"),
+        ("Div", [f"{name}_smooth", f"{name}_peak"], f"{name}_share"),
+        ("QuantizeLinear", [f"{name}_share", _SHARED.step, _SHARED.zero_point], f"{name}_int8"),
     ]
-    return [helper.make_node(kind, inputs, [output], name=output, **more) for kind, inputs, output, more in steps]
+    return [helper.make_node(kind, inputs, [output], name=output) for kind, inputs, output in steps]
 
 
 def _multiply(linear: Linear, *, like: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The integer product, times the scales of weights (in the same kernel) and of rows."""
+    """The integer product, times the steps of both and the weights' scales (in the same kernel) and the rows' peaks."""
     product = helper.make_node(
         "MatMulIntegerToFloat",
         [
-            *(f"{linear.input}_int8", f"{linear.weight}_int8", _SHARED.one, f"{linear.weight}_scales"),
+            *(f"{linear.input}_int8", f"{linear.weight}_int8", _SHARED.step, f"{linear.weight}_scales"),
             *(_SHARED.zero_point, _SHARED.weight_zero_point),
         ],
         [f"{linear.output}_product"],
@@ -161,7 +162,7 @@ def _multiply(linear: Linear, *, like: onnx.NodeProto) -> list[onnx.NodeProto]:
     )
     product.metadata_props.extend(like.metadata_props)
     scaled = helper.make_node(
-        "Mul", [f"{linear.output}_product", f"{linear.input}_scale"], [linear.output], name=f"{linear.output}_scaled"
+        "Mul", [f"{linear.output}_product", f"{linear.input}_peak"], [linear.output], name=f"{linear.output}_scaled"
     )
     return [product, scaled]
 

@@ -57,6 +57,7 @@ class Export:
 
     exporter: Literal["torch", "optimum"] = "torch"
     precisions: tuple[str, ...] = ("fp32", "int8")
+    engines: tuple[str, ...] = ("onnx",)
     calibration_texts: int = 200
     test_examples: int = 0
     rounds: int = 20

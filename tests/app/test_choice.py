@@ -23,7 +23,7 @@ def engines(monkeypatch: Any) -> dict[str, FakeEngine]:
     """Engines by variant; the cost of one is the number that `costs` gives, in the order of opening."""
     opened: dict[str, FakeEngine] = {}
 
-    def open_engine(bundle: Bundle, variant: Variant, **_: Any) -> FakeEngine:
+    def open_engine(folder: Path, variant: Variant, **_: Any) -> FakeEngine:
         if variant.name == "half":
             raise MissingExtra("half needs 'abacus': pip install abacus")
         return opened.setdefault(variant.name, FakeEngine(lambda inputs: {}))
@@ -67,7 +67,7 @@ def test_a_variant_that_is_named_is_taken_whatever_the_speed(bundle: Bundle, eng
 
 
 def test_where_none_runs_the_first_ones_error_is_told(bundle: Bundle, monkeypatch: Any) -> None:
-    def open_engine(bundle: Bundle, variant: Variant, **_: Any) -> FakeEngine:
+    def open_engine(folder: Path, variant: Variant, **_: Any) -> FakeEngine:
         raise EngineError(f"{variant.name} cannot be loaded")
 
     monkeypatch.setattr(module, "open_engine", open_engine)

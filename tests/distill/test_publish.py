@@ -57,7 +57,7 @@ def put(teacher: Path, root: Path, **changes: Any) -> Path:
 
 
 def test_a_bundle_is_verified_serves_and_says_what_it_is(teacher: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "INT8_POINTS", 100.0)
+    monkeypatch.setattr(module, "POINTS", 100.0)
     seen: list[str] = []
 
     def measure(folder: Path, variants: tuple[Variant, ...]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_a_bundle_opens_in_transformers(teacher: Path, tmp_path: Path) -> None:
 
 
 def test_int8_alone_may_be_published(teacher: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "INT8_POINTS", 100.0)
+    monkeypatch.setattr(module, "POINTS", 100.0)
     folder = put(teacher, tmp_path, precisions=("int8",))
     assert [variant.file for variant in verify(folder).variants] == ["model_int8.onnx"]
     assert not (folder / "model.onnx").exists()
@@ -105,7 +105,7 @@ def test_int8_alone_may_be_published(teacher: Path, tmp_path: Path, monkeypatch:
 def test_int8_that_loses_too_much_is_left_out_and_fp32_takes_its_place(
     teacher: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(module, "INT8_POINTS", -1000.0)
+    monkeypatch.setattr(module, "POINTS", -1000.0)
     folder = put(teacher, tmp_path, precisions=("int8",))
     assert [variant.file for variant in verify(folder).variants] == ["model.onnx"]
     assert not (folder / "model_int8.onnx").exists()
@@ -153,3 +153,41 @@ def test_a_question_answering_bundle_answers_with_the_contexts_own_text(teacher:
     (answer,) = predictor.predict([QuestionItem("A ina?", context)])[0].answers
     assert answer.text == context[answer.start : answer.end]
     assert json.loads((folder / "manifest.json").read_text())["codec"] == "question_answering"
+
+
+def test_a_bundle_may_hold_variants_for_several_engines_that_answer_alike(
+    teacher: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    pytest.importorskip("openvino", reason="pip install openvino nncf")
+    monkeypatch.setattr(module, "POINTS", 100.0)
+    folder = put(teacher, tmp_path, engines=("onnx", "openvino", "torch"))
+    manifest = verify(folder)
+    names = [variant.name for variant in manifest.variants]
+    assert names == ["int8", "openvino_int8", "fp32", "openvino_fp32", "torch_fp32"]
+    assert {"model_openvino_int8.xml", "model_openvino_int8.bin", "model.safetensors"} <= set(manifest.files)
+    assert {"openvino", "nncf"} <= set(manifest.versions)
+    import openvino
+
+    nodes = openvino.Core().read_model(folder / "model_openvino_int8.xml").get_ops()
+    products = [node for node in nodes if node.get_type_name() == "MatMul"]
+    sources = [node.input_value(0).get_node().get_type_name() for node in products]
+    assert sources.count("FakeQuantize") == 6  # the layer's; not attention's two, nor the head's
+    assert len(products) == 9
+    answers = {}
+    for name in names:
+        predictor: Predictor[Any, Any] = Predictor.open(folder, variant=name, threads=1)
+        answers[name] = [word.score for word in predictor.predict([TokenItem(tiny.HAUSA[0])])[0].words]
+        predictor.close()
+    for name in ("openvino_fp32", "torch_fp32"):
+        assert answers[name] == pytest.approx(answers["fp32"], abs=1e-4)
+    for name in ("int8", "openvino_int8"):
+        assert answers[name] == pytest.approx(answers["fp32"], abs=0.2)
+    fastest: Predictor[Any, Any] = Predictor.open(folder, threads=1)
+    assert fastest.predict([TokenItem(tiny.HAUSA[0])])
+
+
+def test_an_engine_or_a_pair_that_no_model_is_written_for_is_an_error(teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownChoice, match="onnx, openvino, torch"):
+        put(teacher, tmp_path, engines=("abacus",))
+    with pytest.raises(ConfigError, match="no model is written in int8 for torch"):
+        put(teacher, tmp_path, engines=("torch",), precisions=("int8",))
