@@ -82,4 +82,4 @@ def test_the_bulk_command_of_the_readme_annotates_a_file(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert annotate.main([*shlex.split(command)[3:], "--store", str(ROOT / "model_store"), "--workers", "1"]) == 0
     record = json.loads((tmp_path / "tagged.jsonl").read_text(encoding="utf-8"))
-    assert (record["id"], [entity["word"] for entity in record["ner"]]) == (7, ["Arsenal", "London"])
+    assert (record["id"], [entity["word"] for entity in record["ner"]]) == (7, ["Arsenal", "Chelsea", "London"])

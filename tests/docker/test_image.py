@@ -105,7 +105,7 @@ def test_holds_nothing_that_builds_or_trains(image: str) -> None:
     script = "print([name for name in ('torch', 'transformers', 'pip', 'onnxruntime') if u.find_spec(name)])"
     modules = inside(image, "python", "-c", f"import importlib.util as u; {script}")
     assert modules.stdout.strip() == "['onnxruntime']"
-    assert inside(image, "sh", "-c", "ls /srv/model_store").stdout.split() == ["README.md", "ha"]
+    assert inside(image, "sh", "-c", "ls /srv/model_store").stdout.split() == ["NOTICE.md", "README.md", "ha"]
 
 
 def test_lists_its_parts(image: str) -> None:
@@ -127,7 +127,7 @@ def test_answers_curl_with_hausa_entities(server: tuple[str, str]) -> None:
     body = json.dumps({"inputs": TEXT})
     command = ["curl", "--silent", f"{url}/v1/ha/ner", "--header", "content-type: application/json", "--data", body]
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert {entity["word"]: entity["entity_group"] for entity in said} == {"Arsenal": "ORG", "London": "LOC"}
+    assert {("Arsenal", "ORG"), ("London", "LOC")} <= {(entity["word"], entity["entity_group"]) for entity in said}
 
 
 def test_runs_as_nobody_and_writes_nowhere_but_tmp(server: tuple[str, str]) -> None:
