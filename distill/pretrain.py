@@ -22,7 +22,7 @@ from distill import cooccurrence, initialization, vocabulary
 from distill.corpus import Blocks, Masking, MixedBatches, files, lines, pack, temperature_shares
 from distill.datasets.base import provenance
 from distill.report import teacher_card
-from distill.teacher import load_teacher, load_tokenizer
+from distill.teacher import XLMR_ROLES, load_teacher, load_tokenizer
 from distill.training import Batch, Schedule, train
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -243,13 +243,7 @@ def _tokenizer(run: Pretraining, work: Path) -> PreTrainedTokenizerFast:
         path.with_suffix(".tmp").replace(path)
     return PreTrainedTokenizerFast(
         tokenizer_file=str(path),
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
+        **XLMR_ROLES,
         model_max_length=run.architecture.positions,
     )
 

@@ -16,6 +16,12 @@ from app.errors import ConfigError, DataError, UnknownChoice
 FAMILIES = ("bert", "deberta-v2", "xlm-roberta")
 """The model types a student can be made from."""
 
+XLMR_ROLES = {
+    **{"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"},
+    **{"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"},
+}
+"""The special tokens of XLM-R's tokenizers."""
+
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spm.model")

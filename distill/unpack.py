@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from app.errors import DataError
+from distill.teacher import XLMR_ROLES
 
 _MAGIC = b"E5S1"
 _BLOCK = 32
@@ -57,13 +58,7 @@ def unpack(weights: Path, tokenizer: Path, out: Path) -> Path:
     model.half().save_pretrained(out)
     PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        mask_token="<mask>",
+        **XLMR_ROLES,
         model_max_length=packed.positions,
     ).save_pretrained(out)
     return out
