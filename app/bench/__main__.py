@@ -117,17 +117,17 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
         found = report.ratios(rounds, same)
         if options.live:
             _say("live proof")
-            found.append(
-                live(
-                    folder / "store",
-                    folder / "teachers",
-                    loads["1"],
-                    path=running[0].contender.path,
-                    variant=own.variant,
-                    threads=options.threads,
-                    seconds=4 * options.seconds,
-                )
+            offline = found[-1]
+            proof = live(
+                folder / "store",
+                folder / "teachers",
+                loads["1"],
+                path=running[0].contender.path,
+                variant=own.variant,
+                threads=options.threads,
+                seconds=4 * options.seconds,
             )
+            found += [proof, report.quotient("the live proof / no server (95 % interval)", proof, offline)]
     conditions = {
         "student": student,
         "teacher": teacher,

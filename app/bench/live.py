@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.bench.contenders import Contender, Running, free_port, start
+from app.bench.contenders import Contender, free_port, start
 from app.bench.load import Body, closed_loop
 from app.bench.report import Ratio
 from app.errors import ConfigError, EngineError
@@ -31,7 +32,7 @@ SPEEDUP = "\nor\n".join(
 )
 """The geometric mean of teacher / student time and its 95 % interval, by language, task and mode."""
 _SCRAPE_EVERY_S = 1
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 def live(
@@ -50,28 +51,21 @@ def live(
     server = start(Contender(name="live proof", command=(*command, "--port"), path=path, loads=()))
     try:
         server.wait(bodies[0])
-        with _prometheus(server) as url:
-            until = time.monotonic() + _PATIENCE_S
-            while not _query(url, "bistil_shadow_pairs_total"):
-                _check(until, "the teacher was not loaded")
-            asyncio.run(closed_loop(server.url, bodies, n_clients=1, seconds=seconds))
-            time.sleep(2 * _SCRAPE_EVERY_S + 1)
-            found = {entry["metric"]["speedup"]: float(entry["value"][1]) for entry in _singles(_query(url, SPEEDUP))}
+        with scraping(server.port) as prometheus:
+            _until_answered(prometheus, "bistil_shadow_pairs_total", fault="the teacher was not loaded")
+            answers = asyncio.run(closed_loop(server.url, bodies, n_clients=1, seconds=seconds))
+            return speedup(prometheus, n_samples=len(answers))
     finally:
         server.close()
-    if "mean" not in found:
-        raise EngineError("the live proof measured no pair")
-    name = "student against teacher, the live proof from Prometheus (95 % interval)"
-    return Ratio(name=name, mean=found["mean"], low=found["low"], high=found["high"])
 
 
 @contextmanager
-def _prometheus(server: Running) -> Iterator[str]:
-    """Its address, once it is up; it keeps nothing."""
-    port = free_port()
+def scraping(port: int) -> Iterator[str]:
+    """The address of a Prometheus that scrapes the server on ``port``, and may still be starting; it keeps nothing."""
+    own = free_port()
     with tempfile.TemporaryDirectory(prefix="bistil-prometheus-") as name:
         folder = Path(name)
-        scrape = {"job_name": "bistil", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
+        scrape = {"job_name": "bistil", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
         wanted = {"global": {"scrape_interval": f"{_SCRAPE_EVERY_S}s"}, "scrape_configs": [scrape]}
         (folder / "prometheus.yml").write_text(json.dumps(wanted), encoding="utf-8")
         process = subprocess.Popen(
@@ -79,33 +73,51 @@ def _prometheus(server: Running) -> Iterator[str]:
                 "prometheus",
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
+                f"--web.listen-address=127.0.0.1:{own}",
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{own}"
         finally:
             process.terminate()
             process.wait()
 
 
-def _query(url: str, expression: str) -> list[dict[str, Any]]:
+def speedup(prometheus: str, *, n_samples: int) -> Ratio:
+    """What ``SPEEDUP`` says of mode ``single`` once ``n_samples`` requests, measured or dropped, have been scraped.
+
+    :raises EngineError: Prometheus has not seen as many for three minutes, or none of them was measured.
+    """
+    seen = 'sum(bistil_shadow_pairs_total{mode="single"}) + sum(bistil_shadow_dropped_total)'
+    said = _until_answered(
+        prometheus, f"({SPEEDUP}) and on() ({seen} >= {n_samples})", fault=f"{n_samples} samples were not scraped"
+    )
+    singles = (sample for sample in said if sample["metric"]["mode"] == "single")
+    found = {sample["metric"]["speedup"]: float(sample["value"][1]) for sample in singles}
+    if math.isnan(found["mean"]):
+        raise EngineError("the live proof measured no pair")
+    name = "student against teacher, the live proof from Prometheus (95 % interval)"
+    return Ratio(name=name, mean=found["mean"], low=found["low"], high=found["high"])
+
+
+def _until_answered(prometheus: str, expression: str, *, fault: str) -> list[dict[str, Any]]:
+    """The samples of an expression, as soon as it has any."""
+    until = time.monotonic() + _PATIENCE_S
+    while not (found := _query(prometheus, expression)):
+        if time.monotonic() > until:
+            raise EngineError(f"the live proof waited {_PATIENCE_S:g} s: {fault}")
+        time.sleep(0.2)
+    return found
+
+
+def _query(prometheus: str, expression: str) -> list[dict[str, Any]]:
     """The samples of an expression now; none while Prometheus is starting."""
+    url = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     try:
-        with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}") as answer:
+        with urllib.request.urlopen(url, timeout=_PATIENCE_S) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
             return found
     except OSError:
         return []
-
-
-def _singles(samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    return (sample for sample in samples if sample["metric"]["mode"] == "single")
-
-
-def _check(until: float, fault: str) -> None:
-    if time.monotonic() > until:
-        raise EngineError(fault)
-    time.sleep(0.2)

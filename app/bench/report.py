@@ -52,6 +52,13 @@ def ratio(name: str, values: Sequence[float]) -> Ratio:
     return Ratio(name=name, mean=mean, low=min(values), high=max(values))
 
 
+def quotient(name: str, first: Ratio, second: Ratio) -> Ratio:
+    """Of two means measured apart, with the interval that both of theirs make."""
+    half = math.hypot(math.log(first.high / first.mean), math.log(second.high / second.mean))
+    mean = first.mean / second.mean
+    return Ratio(name=name, mean=mean, low=mean * math.exp(-half), high=mean * math.exp(half))
+
+
 def ratios(rounds: Sequence[Sequence[Cell]], same_engine: Sequence[float]) -> list[Ratio]:
     """What the run says of this server against each other one; ``same_engine`` are logarithms, a text each."""
     by_round = [{(cell.contender, cell.load): cell for cell in cells} for cells in rounds]

@@ -1,6 +1,7 @@
 """The whole benchmark, on models of one and two layers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ def test_one_run_measures_every_contender_and_prints_ratios(tmp_path: Path, caps
         pytest.importorskip(package)
     target = tmp_path / "bench.json"
     sizes = ["--student", "1x32x300", "--teacher", "2x32x600"]
-    assert main([*sizes, "--quick", "--seconds", "0.3", "--threads", "1", "--json", str(target)]) == 0
+    proof = [] if shutil.which("prometheus") is None else ["--live"]
+    assert main([*sizes, "--quick", "--seconds", "0.3", "--threads", "1", "--json", str(target), *proof]) == 0
     printed = capsys.readouterr().out
     (found,) = json.loads(target.read_text()).values()
     measured = {(cell["contender"], cell["load"]) for cell in found["rounds"][0]}
@@ -28,7 +30,8 @@ def test_one_run_measures_every_contender_and_prints_ratios(tmp_path: Path, caps
     assert all(ratio["mean"] > 0 for ratio in found["ratios"])
     assert found["conditions"]["load_generator"] == "on the same machine"
     assert "| p50, 1 client, against teacher, FastAPI + pipeline |" in printed
-    assert "same engine and precision" in printed
+    assert "| student against teacher, same engine and precision, no server (95 % interval) |" in printed
+    assert ("| the live proof / no server (95 % interval) |" in printed) == bool(proof)
 
 
 @pytest.mark.parametrize(

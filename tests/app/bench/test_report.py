@@ -3,7 +3,7 @@ import math
 import pytest
 
 from app.bench.load import Answered
-from app.bench.report import BARE, US, Cell, cell, ratios, table
+from app.bench.report import BARE, US, Cell, Ratio, cell, quotient, ratios, table
 
 
 def cells(ours: float, theirs: float, bare: float) -> list[Cell]:
@@ -34,6 +34,13 @@ def test_the_interval_of_the_same_engine_is_that_of_the_mean_logarithm() -> None
     logarithms = [math.log(2)] * 3 + [math.log(4)]
     same = ratios([cells(1, 1, 1)], logarithms)[-1]
     assert (same.mean, same.low, same.high) == pytest.approx((2**1.25, 2 ** (1.25 - 0.49), 2 ** (1.25 + 0.49)))
+
+
+def test_a_quotient_has_the_interval_of_both() -> None:
+    live = Ratio(name="live", mean=2, low=2 / 2**3, high=2 * 2**3)
+    offline = Ratio(name="offline", mean=4, low=4 / 2**4, high=4 * 2**4)
+    found = quotient("live / offline", live, offline)
+    assert (found.mean, found.low, found.high) == pytest.approx((1 / 2, 1 / 2 / 2**5, 2**5 / 2))  # 3, 4, 5
 
 
 def test_overhead_is_what_the_engine_did_not_take() -> None:
