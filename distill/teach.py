@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import transformers
+from torch import nn
 from transformers import PreTrainedModel
 
 from distill import datasets
@@ -122,7 +123,11 @@ def teach(
 def open_model(
     folder: Path, task: TrainingTask, *, dropout: float, attn_implementation: str, seed: int
 ) -> PreTrainedModel:
-    """The encoder in `folder` with a head for the task, new where the folder holds none; float32."""
+    """The encoder in `folder` with a head for the task, new where the folder holds none; float32.
+
+    A new head starts as torch's layers do, at a scale of 1 / sqrt(width). transformers' constant 0.02 is that of width
+    768: a narrower encoder gets too faint a gradient through it, and learns no inference for hundreds of steps.
+    """
     transformers.set_seed(seed)
     options: dict[str, Any] = {}
     if task.labels:
@@ -136,16 +141,20 @@ def open_model(
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        model = task.auto_model.from_pretrained(
+        model, info = task.auto_model.from_pretrained(
             folder,
             config=config,
             dtype="float32",
             attn_implementation=attention_for(config, attn_implementation),
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
     finally:
         transformers.logging.set_verbosity(level)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and f"{name}.weight" in info["missing_keys"]:
+            module.reset_parameters()
     return cast(PreTrainedModel, model)
 
 
