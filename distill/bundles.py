@@ -6,16 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from app.bundle import Bundle, Variant, revisions
 from app.choice import open_engine
 from app.engines.onnx import Engine
 from app.errors import BundleError
 from app.predictor import Predictor
 from distill import config as configuration
-from distill import datasets, stage
+from distill import datasets, stage, vocabulary
 from distill.benchmark import compare
 from distill.build import evaluated, identity, sample_texts
-from distill.corpus import files
+from distill.corpus import files, lines
 from distill.datasets.base import provenance
 from distill.efficiency import TIMED_ITEMS, rows_alone
 from distill.evaluate import evaluate, open_tokenizer
@@ -26,7 +28,7 @@ from distill.recipe import Build
 from distill.report import licence
 from distill.tasks.base import training_task
 from distill.teach import open_model, read_sources, thin
-from distill.teacher import resolve
+from distill.teacher import load_tokenizer, resolve, wrap
 
 _FAMILIAR_TEXTS = 20_000
 _CONDITIONS = "ONNX Runtime, or the engine named, on CPU, one row a micro-batch, interleaved"
@@ -35,7 +37,8 @@ _CONDITIONS = "ONNX Runtime, or the engine named, on CPU, one row a micro-batch,
 def export(build: Build, task: str) -> dict[str, Any]:
     """Publish `<task>/transfer/model` to the store; the report names the bundle.
 
-    Both are exported in fp32 for the benchmark alone, which runs them on one engine, with the same threads and batches.
+    Both are exported in fp32 for the benchmark alone, which runs them on one engine, with the same threads and batches:
+    rows as the student reads them, for a teacher of whose vocabulary the student's is a part.
     """
     moved = stage.report(build.folder / task / "transfer", command="transfer")
     distilled = stage.report(build.folder / "distill", command="distill")
@@ -48,6 +51,8 @@ def export(build: Build, task: str) -> dict[str, Any]:
         source = build.folder / task / "transfer" / "model"
         teacher_folder = build.folder / task / "teach" / "model"
         model = open_model(source, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
+        if build.export.vocabulary == "target":
+            source = _cut_to_target(build, model, source, folder / "tokenizer")
         pad_id = int(model.config.pad_token_id)
         lengths = {"max_length": tuning.max_length, "stride": tuning.stride, "pad_id": pad_id}
         codec = training.codec_for(**lengths)
@@ -121,7 +126,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
             measure=measure,
             **how,
         )
-        stage.discard(folder, "teacher.onnx", "student.onnx")
+        stage.discard(folder, "teacher.onnx", "student.onnx", "tokenizer")
         if build.export.teacher_store:
             teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
             scores = {"scores": {"teacher": scored["scores"]["teacher"]}}
@@ -143,6 +148,24 @@ def export(build: Build, task: str) -> dict[str, Any]:
         stage.discard(build.folder / task / "export", "stage.json")
         report = stage.run(build.folder / task / "export", inputs, work)
     return report
+
+
+def _cut_to_target(build: Build, model: PreTrainedModel, source: Path, out: Path) -> Path:
+    """Cut `model`, in place, and the tokenizer in `source`, into `out`, to the pieces of the target's text.
+
+    Texts of the target whose pieces survive keep them, and so their answers.
+    """
+    tokenizer = load_tokenizer(source)
+    backend = tokenizer.backend_tokenizer
+    counts = {build.tgt: vocabulary.count(backend, lines(build.texts, build.tgt))}
+    kept = vocabulary.select(
+        counts, backend, threshold=build.export.threshold, keep_characters=build.student.keep_characters
+    )
+    cut = wrap(vocabulary.trim_tokenizer(backend, kept), like=tokenizer)
+    vocabulary.check(backend, cut.backend_tokenizer, kept, sample=list(sample_texts(build, 500, language=build.tgt)))
+    vocabulary.slice_embeddings(model, kept)
+    vocabulary.save_tokenizer(cut, out)
+    return out
 
 
 def teacher_data(build: Build) -> list[dict[str, Any]]:

@@ -53,6 +53,8 @@ class Export:
     """What is published. `test_examples` and `calibration_texts` bound the time; 0 test examples means all.
 
     The task teacher goes to `teacher_store` as a bundle of its own, for the server's live proof; to none where empty.
+    A bundle has the `vocabulary` of the language pair; or, since the labels' language is for training, those of its
+    pieces alone whose share of the target's text reaches `threshold`.
     """
 
     exporter: Literal["torch", "optimum"] = "torch"
@@ -62,6 +64,8 @@ class Export:
     test_examples: int = 0
     rounds: int = 20
     teacher_store: str = ""
+    vocabulary: Literal["pair", "target"] = "pair"
+    threshold: float = 2e-6
 
 
 @dataclass(frozen=True, kw_only=True)

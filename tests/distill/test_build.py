@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
+from tokenizers import Tokenizer
 
 from app.bundle import Bundle
 from app.guard import LanguageGuard
@@ -26,10 +28,14 @@ from app.tasks.token_classification import TokenItem
 from distill import recipe
 from distill.__main__ import main
 from distill.delta import SparseDelta
+from distill.evaluate import predictor_for
+from distill.tasks.base import training_task
+from distill.teach import open_model
 from tests.distill import corpora
 from tests.distill.tiny import tiny_teacher
 
 SMALL = (
+    "student.layer_reduction_factor=2",
     "phase1.schedule.steps=24",
     "phase1.schedule.checkpoint_every=4",
     "phase1.schedule.evaluate_every=8",
@@ -65,7 +71,7 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, data: Path) -> None:
     teachers = tmp_path / "teachers"
-    assert main(arguments(tmp_path, data, f"export.teacher_store={teachers}")) == 0
+    assert main(arguments(tmp_path, data, f"export.teacher_store={teachers}", "export.vocabulary=pair")) == 0
     for store in (tmp_path / "store", teachers):
         assert main(["verify", str(store)]) == 0
     items: dict[str, Any] = {
@@ -213,3 +219,25 @@ def test_a_later_stage_alone_says_which_one_comes_first(
 def test_verifying_an_empty_store_says_what_was_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert "manifest.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_bundle_may_have_the_pieces_of_the_target_alone_and_answers_as_before(tmp_path: Path, data: Path) -> None:
+    """Against torch: the student and its tokenizer of the pair's vocabulary, on text whose pieces all survive."""
+    small = ("--tasks", "ner", "student.threshold=1e-4", "export.vocabulary=target", "export.precisions=fp32")
+    assert main(arguments(tmp_path, data, *small)) == 0
+    bundle = Bundle.open(tmp_path / "store" / "ha" / "ner" / "1")
+    source = tmp_path / "runs" / "en-ha" / "ner" / "transfer" / "model"
+    pair, target = Tokenizer.from_file(str(source / "tokenizer.json")), bundle.tokenizer()
+    kept, all_of_pair = set(target.get_vocab()), set(pair.get_vocab())
+    assert kept < all_of_pair and "<mask>" in kept
+    item = TokenItem("Aisha ta tafi Kano jiya.")
+    assert target.encode(item.text).tokens == pair.encode(item.text).tokens
+    model = open_model(source, training_task("ner"), dropout=0.0, attn_implementation="eager", seed=0).eval()
+    manifest = bundle.manifest
+    lengths = {"max_length": manifest.max_length, "stride": manifest.stride, "pad_id": manifest.pad_id}
+    before = predictor_for(model, pair, training_task("ner"), **{**lengths, "pad_id": int(model.config.pad_token_id)})
+    predictor: Predictor[Any, Any] = Predictor.open(bundle.folder)
+    (found,), (expected,) = predictor.predict([item]), before.predict([item])
+    predictor.close()
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
