@@ -17,7 +17,7 @@ import pytest
 from app.annotate import __main__ as annotate
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = re.findall(r"```bash[^\n]*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 CURLS = [block.strip() for block in BLOCKS if block.startswith("curl")]
 PORT = 8000
 

@@ -1,0 +1,73 @@
+"""docs/api.md against the server: its blocks run, and nothing of the published document is left out of it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from app.errors import BistilError, ConfigError, DataError, error_types
+from app.main import create_app
+from app.settings import Settings
+from tests.documents.blocks import ROOT
+
+PAGE = "docs/api.md"
+TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
+OFFLINE = (ConfigError, DataError)
+UNSEEN = {"client-gone", "missing-extra", "invalid-bundle"}
+"""A caller that is gone reads nothing; the last two end the server before it answers."""
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings(store="nowhere"), served=[]).openapi()
+
+
+def test_every_route_is_named(document: dict[str, Any]) -> None:
+    tasks = {row[0] for row in rows("route")}
+    for path in document["paths"]:
+        written = re.sub(r"{(\w+)}", r"<\1>", path)
+        task = re.fullmatch(r"/v1/<language>/([\w-]+)", written)
+        short = re.sub(r"^/v2/models/<model>/versions/<version>(?=/)", "...", written)
+        assert f"`{written}`" in TEXT or f"`{short}`" in TEXT or (task and f"`{task[1]}`" in tasks), path
+
+
+def test_each_task_s_parameters_are_those_of_the_document(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    everywhere = {"offset_unit"}
+    told = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[3])) for row in rows("route")}
+    for task, named in told.items():
+        body = document["paths"][f"/v1/{{language}}/{task}"]["post"]["requestBody"]["content"]["application/json"]
+        request = schemas[body["schema"]["$ref"].rpartition("/")[2]]
+        parameters = schemas[request["properties"]["parameters"]["$ref"].rpartition("/")[2]]
+        assert named == set(parameters["properties"]) - everywhere, task
+        assert everywhere & set(parameters["properties"]) <= set(re.findall(r'"(\w+)": "utf16"', TEXT)), task
+
+
+def test_every_header_and_query_parameter_is_named(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            names = {entry["name"] for entry in operation.get("parameters", []) if entry["in"] != "path"}
+            names |= set(operation["responses"].get("200", {}).get("headers", {}))
+            assert {name for name in names if not re.search(rf"[`?]{name}[`=:]", TEXT)} == set(), path
+
+
+def test_every_error_that_a_caller_can_get_is_in_the_table_under_its_status(document: dict[str, Any]) -> None:
+    told = {
+        (int(status), name)
+        for row in rows("status")
+        for status in re.findall(r"\d+", row[0])
+        for name in re.findall(r"`([a-z-]+)`", row[1])
+    }
+    raised = [kind for kind in error_types() if not issubclass(kind, OFFLINE) and kind.type not in UNSEEN]
+    assert BistilError in raised
+    assert {(kind.status, kind.type) for kind in raised} <= told
+    published = {
+        int(status) for path in document["paths"].values() for on in path.values() for status in on["responses"]
+    }
+    assert published - {200} <= {status for status, _ in told}
+
+
+def rows(head: str) -> list[list[str]]:
+    """The rows of the table whose first column is called so."""
+    table = next(part for part in TEXT.split("\n\n") if part.startswith(f"| {head} |"))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
