@@ -1,10 +1,17 @@
-import { element, percent, slicer } from "./dom.js";
+import { asTable, element, percent, slicer } from "./dom.js";
 
 const KINDS = {
   noun: ["NOUN", "PROPN", "PRON", "NUM"],
   verb: ["VERB", "AUX"],
   modifier: ["ADJ", "ADV", "DET"],
   mark: ["PUNCT", "SYM", "X"],
+};
+
+const MEANINGS = {
+  PER: "person", ORG: "organisation", LOC: "place", DATE: "date", MISC: "other name",
+  ADJ: "adjective", ADP: "preposition", ADV: "adverb", AUX: "auxiliary verb", CCONJ: "coordinating conjunction", DET: "determiner",
+  INTJ: "interjection", NOUN: "noun", NUM: "number", PART: "particle", PRON: "pronoun", PROPN: "proper noun", PUNCT: "punctuation",
+  SCONJ: "subordinating conjunction", SYM: "symbol", VERB: "verb", X: "other",
 };
 
 /** The text with its entities marked. */
@@ -14,13 +21,15 @@ export function entities(values, answer) {
   const shown = element("p", { class: "text" });
   let from = 0;
   for (const { entity_group: label, score, start, end } of answer) {
-    const tag = element("span", { class: "tag" }, ` ${label}`);
+    const tag = element("span", { class: "tag" }, `\u00a0${label}`);
     const mark = element("mark", { class: `entity ${label.toLowerCase()}`, title: percent(score) }, slice(start, end), tag);
     shown.append(slice(from, start), mark);
     from = end;
   }
   shown.append(slice(from));
-  return shown;
+  const rows = answer.map(({ word, entity_group: label, score, start, end }) => [word, label, percent(score), start, end]);
+  const found = answer.map((entity) => entity.entity_group);
+  return element("div", {}, shown, legend(found), asTable(["Entity", "Label", "Score", "Start", "End"], rows));
 }
 
 /** Each word over its tag. */
@@ -28,7 +37,9 @@ export function words(values, answer) {
   const items = answer.map((word) =>
     element("li", { class: kind(word.upos), title: percent(word.score) }, element("span", {}, word.text), element("span", { class: "tag" }, word.upos)),
   );
-  return element("ul", { class: "words text" }, ...items);
+  const rows = answer.map((word) => [word.text, word.upos, percent(word.score)]);
+  const shown = element("ul", { class: "words text" }, ...items);
+  return element("div", {}, shown, legend(answer.map((word) => word.upos)), asTable(["Word", "Tag", "Score"], rows));
 }
 
 /** Labels with their shares, best first. */
@@ -48,6 +59,12 @@ export function span(values, { answer, score, start, end }) {
   const said = element("p", { class: "said" }, element("strong", {}, answer), element("span", { class: "hint" }, ` ${percent(score)}`));
   const mark = element("mark", { class: "entity answer" }, slice(start, end));
   return element("div", {}, said, element("p", { class: "text" }, slice(0, start), mark, slice(end)));
+}
+
+/** What the tags that occur mean. */
+function legend(tags) {
+  const known = [...new Set(tags)].filter((tag) => tag in MEANINGS);
+  return element("ul", { class: "legend" }, ...known.map((tag) => element("li", {}, element("span", { class: "tag" }, tag), ` ${MEANINGS[tag]}`)));
 }
 
 function kind(upos) {

@@ -1,15 +1,16 @@
 import { liveSpeed, scores, speed } from "./card.js";
-import { byId, element, milliseconds } from "./dom.js";
+import { byId, element, languageName, milliseconds } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { Refused, get, post, snippets, useKey } from "./server.js";
 import { TASKS, modelTask, tasksOf } from "./tasks.js";
 
 const STAGES = { parse: "read", tok: "tokenise", queue: "wait", fwd: "model", decode: "decode", serialize: "write" };
 const RETRY_MS = 1000;
-const languageNames = new Intl.DisplayNames(["en"], { type: "language" });
+const LIVE_MS = 2000;
 
 let models = [];
 let latest = 0;
+let nextLook;
 
 byId("language").addEventListener("change", showTasks);
 byId("tasks").addEventListener("change", showFields);
@@ -35,7 +36,7 @@ async function start() {
     const { served, routes } = await get("./");
     models = (await get("v1/models")).models;
     byId("docs").hidden = !routes.docs;
-    notice(models.length < served.length ? `${models.length} of ${served.length} models are up.` : "");
+    notice(models.length < served.length ? `Models are loading: ${models.length} of ${served.length} are ready.` : "");
     if (models.length < served.length) setTimeout(start, RETRY_MS);
     byId("key-form").hidden = true;
     if (models.length) showLanguages();
@@ -50,7 +51,7 @@ async function start() {
 
 function showLanguages() {
   const languages = [...new Set(models.map((model) => model.language))].filter((code) => tasksOf(models, code).length);
-  const options = languages.map((code) => element("option", { value: code }, languageNames.of(code)));
+  const options = languages.map((code) => element("option", { value: code }, languageName(code)));
   const [wanted] = location.hash.slice(1).split("/");
   const chosen = byId("language").value || wanted;
   const isFirst = byId("form").hidden;
@@ -140,21 +141,30 @@ function latency({ total, stages }) {
   return [element("h3", {}, "Time"), bar, element("ul", { class: "legend" }, ...items), said];
 }
 
-/** The card of the model, and the live speed-up: what cannot be had is left out. */
+/** The card of the model, and how much faster than its teacher it is. */
 async function showCard() {
-  const [code, name] = [language(), modelTask(task())];
-  const model = models.find((model) => model.language === code && model.task === name);
-  const path = `v1/${code}/${name}/card`;
+  const model = models.find(isChosen);
+  const path = `v1/${model.language}/${model.task}/card`;
   try {
-    const [card, metrics] = await Promise.all([get(path), get("metrics", "text/plain").catch(() => "")]);
-    if (code !== language() || name !== modelTask(task())) return;
-    byId("speed").replaceChildren(...speed(card, model.variant, liveSpeed(metrics, code, name)));
+    const card = await get(path);
+    if (!isChosen(model)) return;
     if (byId("scores").dataset.path !== path) byId("scores").replaceChildren(...scores(card, path));
     byId("scores").dataset.path = path;
+    await showSpeed(model, card);
     byId("card").hidden = false;
   } catch (error) {
     notice(error.message);
   }
+}
+
+/** Where the server also runs the teacher, what it has found is looked up again and again. */
+async function showSpeed(model, card) {
+  clearTimeout(nextLook);
+  const live = liveSpeed(await get("metrics", "text/plain").catch(() => ""), model.language, model.task);
+  if (!isChosen(model)) return;
+  byId("speed").replaceChildren(...speed(card, model.variant, live));
+  clearTimeout(nextLook);
+  if (live !== null) nextLook = setTimeout(showSpeed, LIVE_MS, model, card);
 }
 
 function showProblem(error) {
@@ -186,3 +196,4 @@ function notice(text) {
 
 const language = () => byId("language").value;
 const task = () => byId("tasks").querySelector("input:checked")?.value;
+const isChosen = (model) => model.language === language() && model.task === modelTask(task());

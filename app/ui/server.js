@@ -44,9 +44,10 @@ export function snippets(path, body) {
     ...(key ? ["import os"] : []),
     "import urllib.request",
     "",
+    `url = "${url}"`,
     `body = ${json}`,
     `headers = {${headers.join(", ")}}`,
-    `request = urllib.request.Request("${url}", json.dumps(body).encode(), headers)`,
+    `request = urllib.request.Request(url, json.dumps(body).encode(), headers)`,
     "with urllib.request.urlopen(request) as response:",
     "    print(json.load(response))",
   ].join("\n");

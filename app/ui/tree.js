@@ -1,4 +1,4 @@
-import { element, percent, svg } from "./dom.js";
+import { asTable, element, percent, svg } from "./dom.js";
 
 const GAP = 18;
 const STEP = 30;
@@ -8,7 +8,9 @@ const LETTER = 7;
 export function trees(values, answer) {
   const numbers = [...new Set(answer.map((word) => word.sentence))];
   const drawn = numbers.map((number) => drawing(answer.filter((word) => word.sentence === number), number));
-  return element("div", {}, ...drawn, table(answer));
+  const governor = ({ head }) => (head === 0 ? "none" : answer[head - 1].text);
+  const rows = answer.map((word) => [word.text, word.deprel, governor(word), percent(word.score)]);
+  return element("div", {}, ...drawn, asTable(["Word", "Relation", "Head", "Score"], rows));
 }
 
 /** How high each arc is: above all arcs that lie under it. Arcs as [from, to], from left to right. */
@@ -54,16 +56,6 @@ function drawing(sentence, number) {
 
 function arrow(x, y) {
   return svg("path", { class: "arrow", d: `M${x - 4},${y - 7} L${x},${y} L${x + 4},${y - 7} Z` });
-}
-
-function table(answer) {
-  const head = element("tr", {}, ...["Word", "Relation", "Head", "Score"].map((name) => element("th", { scope: "col" }, name)));
-  const rows = answer.map((word) => {
-    const governor = word.head === 0 ? "none" : answer[word.head - 1].text;
-    return element("tr", {}, ...[word.text, word.deprel, governor, percent(word.score)].map((value) => element("td", {}, value)));
-  });
-  const whole = element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
-  return element("details", {}, element("summary", {}, "As a table"), whole);
 }
 
 const canvas = document.createElement("canvas").getContext("2d");
