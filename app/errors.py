@@ -1,4 +1,4 @@
-"""The exception tree. Each class is one problem type with one HTTP status.
+"""The exception tree. Each class is one problem type with one HTTP status, and one exit code of the commands.
 
 BistilError
 ├── ConfigError 400
@@ -31,6 +31,8 @@ class BistilError(Exception):
     """
 
     status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    """1 where the work failed, 2 where what was given or is installed has to change before it can be done."""
     type: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
 
@@ -43,6 +45,7 @@ class ConfigError(BistilError):
     """A configuration that cannot be used."""
 
     status = 400
+    exit_code = 2
     type = "invalid-configuration"
     title = "Invalid configuration"
 
@@ -62,6 +65,7 @@ class DataError(BistilError):
     """A data file that is missing, empty, ill-formed or wrongly encoded."""
 
     status = 400
+    exit_code = 2
     type = "invalid-data"
     title = "Invalid data"
 
@@ -146,6 +150,7 @@ class EngineError(BistilError):
 class MissingExtra(BistilError):
     """An optional dependency that is not installed; the message holds the pip command that installs it."""
 
+    exit_code = 2
     type = "missing-extra"
     title = "Missing optional dependency"
 

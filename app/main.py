@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = create_app(settings)
     except BistilError as error:
         print(f"bistil-serve: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     share_threads(settings.n_threads)
     service: Service = app.state.service
     Server.of(app, service=service, settings=settings).run()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, get_origin
 
+import shtab
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -14,6 +15,22 @@ from app.errors import ConfigError
 
 _CGROUP = Path("/sys/fs/cgroup")
 Names = Annotated[tuple[str, ...], NoDecode]
+
+_COMPLETED = {
+    **dict.fromkeys(("store", "cache", "shadow_teacher"), shtab.DIRECTORY),
+    "keys_file": shtab.FILE,
+}
+_EPILOG = """
+examples:
+  bistil-serve --lang ha                                     all Hausa models of the store, on 127.0.0.1:8000
+  bistil-serve --lang ha --tasks ner,pos --host 0.0.0.0      two of them, for other machines too
+  bistil-serve --store s3://bucket/models --keys-file keys   from an object store, behind API keys
+  bistil-serve --shadow-teacher teachers --shadow-share 0.05 with the live proof of the speed-up
+  bistil-serve --print-completion bash > ~/.local/share/bash-completion/completions/bistil-serve
+
+Every flag is also a variable: --token-budget is BISTIL_TOKEN_BUDGET. http://127.0.0.1:8000/ is a page to try the
+models, /docs has every field. Exit codes: 0 after SIGTERM, 1 a model cannot be loaded or hung, 2 a flag cannot be used.
+"""
 
 
 def default_store() -> str:
@@ -121,7 +138,11 @@ class Settings(BaseSettings):
         parser = argparse.ArgumentParser(
             prog="bistil-serve",
             description="Serve distilled students over HTTP.",
-            epilog="Every flag is also a variable: --token-budget is BISTIL_TOKEN_BUDGET.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=_EPILOG,
+        )
+        shtab.add_argument_to(
+            parser, "--print-completion", help="print what completes this command in a shell, and end"
         )
         for name, field in cls.model_fields.items():
             options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": field.description}
@@ -132,8 +153,12 @@ class Settings(BaseSettings):
             else:
                 default = field.get_default(call_default_factory=True, validated_data={})
                 options |= {"metavar": name.upper(), "help": f"{field.description} [{default or 'none'}]"}
-            parser.add_argument(f"--{_flag(name)}", **options)
-        return cls.read(**vars(parser.parse_args(argv)))
+            argument = parser.add_argument(f"--{_flag(name)}", **options)
+            if name in _COMPLETED:
+                argument.complete = _COMPLETED[name]  # type: ignore[attr-defined]
+        given = vars(parser.parse_args(argv))
+        given.pop("print_completion")
+        return cls.read(**given)
 
 
 def cpus(root: Path = _CGROUP) -> int:

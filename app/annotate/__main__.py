@@ -7,12 +7,21 @@ from pathlib import Path
 
 from app.annotate.job import SHAPES, Job, format_of
 from app.annotate.run import Runner, Summary, annotate, on_ray, on_this_machine
-from app.errors import BistilError, ConfigError, DataError, MissingExtra, UnknownChoice
+from app.errors import BistilError, ConfigError, UnknownChoice
 from app.settings import Settings, cpus
 from app.store import ModelStore
 
 _GPU_WORKERS = 2  # one encodes and decodes while the other's batch is on the GPU
-_AT_FAULT = (ConfigError, DataError, MissingExtra)
+
+_EPILOG = """
+examples:
+  python -m app.annotate corpus.txt tagged.jsonl --lang ha --task ner
+  python -m app.annotate pairs.jsonl judged.jsonl --lang ha --task nli --fields premise,hypothesis --on-error skip
+  python -m app.annotate texts.parquet tagged.parquet --lang ha --task pos --workers 8
+
+Killed at any moment, the same command goes on where it was. Exit codes: 0 complete, 1 the model or the disk failed,
+2 the input, a flag or the installation has to change first, 130 stopped by Ctrl-C. docs/bulk.md has more.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,12 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             every_s=options.progress_s,
             stream=sys.stderr,
         )
-    except _AT_FAULT as error:
-        print(f"annotate: {error}", file=sys.stderr)
-        return 2
     except (BistilError, OSError) as error:
-        print(f"annotate: {error}; the same command goes on where it was", file=sys.stderr)
-        return 1
+        code: int = getattr(error, "exit_code", 1)
+        print(f"annotate: {error}{'; the same command goes on where it was' if code == 1 else ''}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         print("annotate: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -103,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m app.annotate",
         description="Annotate a file: plain text (.txt), JSON lines (.jsonl) or Parquet to JSON lines or Parquet.",
-        epilog="Killed at any moment, the same command goes on where it was; docs/bulk.md has more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
     )
     add = parser.add_argument
     add("input", type=Path, help="one record a line or row")

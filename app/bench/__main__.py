@@ -39,7 +39,7 @@ bundle's variant.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and print its ratios; 0, or 2 where something cannot be used."""
+    """Run the benchmark and print its ratios; 0, or the exit code of what went wrong."""
     parser = argparse.ArgumentParser(prog="python -m app.bench", description=__doc__, epilog=_EXPLANATION)
     parser.add_argument("--models", default="mbert,embedded", help="mbert, embedded, or both")
     parser.add_argument("--student", help="<layers>x<hidden size>x<pieces>, or a folder, instead of --models")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {name: _measure(*specs, options=options) for name, specs in chosen.items()}
     except BistilError as error:
         print(f"app.bench: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 
 from app.main import main
+from app.settings import Settings
 from tests.app import tiny
 from tests.app.live import Running, running, wait_until_ready
 
@@ -143,3 +145,32 @@ def test_a_configuration_that_cannot_be_used_ends_at_once_with_2(
 ) -> None:
     assert main(["--store", str(store), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_help_shows_examples_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert "bistil-serve --lang ha" in told and "Exit codes: 0" in told and "BISTIL_TOKEN_BUDGET" in told
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_printed_completion_is_a_script_that_knows_every_flag(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in script for name in Settings.model_fields)
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", "bash"])
+    ask = 'COMP_WORDS=(bistil-serve --shadow-t) COMP_CWORD=1; _shtab_bistil_serve; echo "${COMPREPLY[@]}"'
+    script = f"{capsys.readouterr().out}\n{ask}\n"
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"--shadow-teacher", "--shadow-time-share"}

@@ -18,8 +18,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_field_is_a_flag_and_a_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         Settings.from_flags(["--help"])
-    flags = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out)) - {"help", "no-docs", "token-budget"}
-    assert flags | {"token-budget"} == {field.replace("_", "-") for field in Settings.model_fields}
+    flags = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out)) - {"help", "no-docs", "print-completion"}
+    assert flags == {field.replace("_", "-") for field in Settings.model_fields}
 
 
 def test_every_field_is_a_key_of_the_charts_config_but_those_that_the_chart_sets() -> None:
