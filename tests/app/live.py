@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from app.main import create_app
@@ -20,6 +19,7 @@ from app.server import Server
 from app.service import Service
 from app.settings import Settings
 from app.store import Served
+from tests.patience import PATIENCE_S, get, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,11 +55,7 @@ def running(store: Path | str, *flags: str, program: Sequence[str] = ("-m", "app
 
 
 def wait_until_ready(url: str) -> None:
-    for _ in range(600):
-        if httpx2.get(f"{url}/readyz").status_code == 200:
-            return
-        time.sleep(0.05)
-    pytest.fail("the server did not become ready")
+    until(lambda: get(f"{url}/readyz").status_code == 200)
 
 
 @dataclass
@@ -88,5 +84,5 @@ def listening(settings: Settings, served: Sequence[Served]) -> Iterator[Listenin
         yield Listening(app.state.service, host, port)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()

@@ -13,13 +13,14 @@ from app.settings import Settings
 from tests.app import tiny
 from tests.app.conftest import open_all
 from tests.app.live import listening
+from tests.patience import PATIENCE_S
 
 
 def chunk(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def read(*messages: Message, headers: dict[str, str] | None = None, timeout_s: float = 5) -> list[bytes]:
+def read(*messages: Message, headers: dict[str, str] | None = None, timeout_s: float = PATIENCE_S) -> list[bytes]:
     """The bodies that come through, of a client that sends ``messages`` and then waits."""
     waiting = list(messages)
 
@@ -76,10 +77,10 @@ def test_the_time_ends_with_the_body() -> None:
 
 
 def test_a_slow_chunked_body_is_a_408_and_loses_its_connection(store: Path) -> None:
-    settings = Settings.read(store=str(store), threads=1, receive_timeout_s=0.5)
+    settings = Settings.read(store=str(store), threads=1, receive_timeout_s=1)
     head = "POST /v1/ha/ner HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     with listening(settings, open_all(store, settings)) as server:
-        with socket.create_connection((server.host, server.port), timeout=20) as connection:
+        with socket.create_connection((server.host, server.port), timeout=PATIENCE_S) as connection:
             connection.sendall(head.encode() + b'5\r\n{"inp\r\n')
             received = b""
             while part := connection.recv(65536):

@@ -18,6 +18,7 @@ from tests.app.test_batching import Gate, entered
 from tests.app.test_metrics import value
 from tests.app.test_routes import SECRET, problem
 from tests.app.tiny import NER_LABELS, FakeEngine
+from tests.patience import PATIENCE_S
 
 PATH = "/v1/ha/ner"
 
@@ -182,12 +183,11 @@ def test_a_stuck_engine_fails_both_probes_once_other_work_waits(
 
 
 def test_models_load_behind_live_probes(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = threading.Event()
+    opened = {"ha": threading.Event(), "sw": threading.Event()}
     real = ModelStore.open
 
     def slow(self: ModelStore, location: Location, settings: Settings) -> Served:
-        if location.language == "sw":
-            assert opened.wait(10)
+        assert opened[location.language].wait(PATIENCE_S)
         return real(self, location, settings)
 
     monkeypatch.setattr(ModelStore, "open", slow)
@@ -196,6 +196,7 @@ def test_models_load_behind_live_probes(store: Path, monkeypatch: pytest.MonkeyP
     async def scenario() -> None:
         async with app.router.lifespan_context(app), connect(app) as client:
             problem(await client.post(PATH, json={"inputs": "Kano"}), 503, "not-ready")
+            opened["ha"].set()
             while len(app.state.service.served) < 1:
                 await asyncio.sleep(0.005)
             assert (await client.get("/livez")).status_code == 200
@@ -207,7 +208,7 @@ def test_models_load_behind_live_probes(store: Path, monkeypatch: pytest.MonkeyP
             refused = await client.post("/v1/sw/ner", json={"inputs": "Kano"})
             problem(refused, 503, "not-ready")
             assert refused.headers["retry-after"] == "1"
-            opened.set()
+            opened["sw"].set()
             while not app.state.service.ready:
                 await asyncio.sleep(0.005)
             assert (await client.get("/readyz")).status_code == 200
