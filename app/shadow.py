@@ -108,12 +108,12 @@ class Shadow:
         except BistilError as error:
             _LOG.error("no live proof for %s/%s: %s", served.language, served.task, error)
             return
+        self._twins[twins.key] = twins  # before its series show: where they do, requests are sampled
         self.metrics.register_shadow(
             served,
             sha=twins.bundle.manifest.files[twins.variant.file],
             grown_bytes=None if before is None else max((resident_bytes() or 0) - before, 0),
         )
-        self._twins[twins.key] = twins
         _LOG.info("live proof of %s: %.3g of requests also run the teacher", served.name, self.settings.shadow_share)
 
     def sample(

@@ -5,46 +5,38 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.annotate import __main__ as annotate
+from app.settings import Settings
+from tests.app.live import running, wait_until_ready
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```bash[^\n]*\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 CURLS = [block.strip() for block in BLOCKS if block.startswith("curl")]
-PORT = 8000
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[None]:
+def server() -> Iterator[str]:
+    """The README's server, on a free port in place of its own; gives the address."""
     serve = next(block for block in BLOCKS if "bistil-serve --lang ha" in block and "docker" not in block)
     command = shlex.split(serve.split("&&")[-1])
-    process = subprocess.Popen([sys.executable, "-m", "app.main", *command[1:]], cwd=ROOT)
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/readyz", timeout=1).close()
-                break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert process.poll() is None, "the server did not start"
-                time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        assert process.wait(timeout=30) == 0
+    with running(ROOT / "model_store", *command[1:]) as process:
+        wait_until_ready(process.url)
+        yield process.url.removeprefix("http://")
+        process.process.terminate()
+        assert process.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's requests need curl")
 @pytest.mark.parametrize("command", CURLS, ids=lambda command: re.findall(r"/v1/ha/(\w+)", command)[0])
-def test_each_request_of_the_readme_is_answered(server: None, command: str) -> None:
-    answer = json.loads(subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout)
+def test_each_request_of_the_readme_is_answered(server: str, command: str) -> None:
+    here = command.replace("localhost:8000", server)
+    answer = json.loads(subprocess.run(["sh", "-c", here], check=True, capture_output=True, text=True).stdout)
     body = json.loads(command.split("-d '")[1].rstrip("'"))["inputs"]
     task = re.findall(r"/v1/ha/(\w+)", command)[0]
     if task == "ner":
@@ -59,8 +51,9 @@ def test_each_request_of_the_readme_is_answered(server: None, command: str) -> N
         assert found["answer"] == body["context"][found["start"] : found["end"]] == "1942"
 
 
-def test_the_readme_asks_for_each_task_once() -> None:
+def test_the_readme_asks_for_each_task_once_where_the_server_listens() -> None:
     assert len(CURLS) == 4
+    assert all(f" localhost:{Settings.read().port}/" in command for command in CURLS)
 
 
 def test_the_distill_command_of_the_readme_is_one_the_parser_takes(

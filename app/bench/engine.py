@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,22 +55,30 @@ class BareEngine:
         return n_passes * len(self.rows) / (time.perf_counter() - started)
 
 
-def log_ratios(teacher: BareEngine, student: BareEngine, *, seconds: float, seed: int = 0) -> list[float]:
+def log_ratios(
+    teacher: BareEngine,
+    student: BareEngine,
+    *,
+    seconds: float,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """ln(teacher / student seconds) of one text after another, each alone; every text at least once.
 
     The measure of the live proof's mode ``single``.
     """
     order = random.Random(seed)
     found: list[float] = []
-    started = time.perf_counter()
-    while not found or time.perf_counter() - started < seconds:
+    started = clock()
+    while not found or clock() - started < seconds:
         for theirs, own in zip(teacher.rows, student.rows, strict=True):
             (teacher_s, student_s), _ = time_pair(
                 (teacher.engine, [{**pad([theirs], pad_id=teacher.pad_id)}]),
                 (student.engine, [{**pad([own], pad_id=student.pad_id)}]),
                 order=order,
+                clock=clock,
             )
             found.append(float(np.log(teacher_s / student_s)))
-            if len(found) >= len(student.rows) and time.perf_counter() - started >= seconds:
+            if len(found) >= len(student.rows) and clock() - started >= seconds:
                 break
     return found

@@ -35,6 +35,8 @@ class Answered:
 async def closed_loop(url: str, bodies: Sequence[Body], *, n_clients: int, seconds: float) -> list[Answered]:
     """What ``n_clients`` got within ``seconds``, and each's last answer after it; each has a connection of its own.
 
+    Each sends at least one request.
+
     :raises EngineError: an answer is not 200, or none came for two minutes.
     """
     found: list[Answered] = []
@@ -51,7 +53,7 @@ async def _client(url: str, supply: Iterator[Body], until: float, found: list[An
     host, _, port = place.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        while time.perf_counter() < until:
+        while True:
             body = next(supply)
             head = f"POST /{path} HTTP/1.1\r\nhost: {place}\r\ncontent-type: application/json\r\n"
             started = time.perf_counter()
@@ -73,6 +75,8 @@ async def _client(url: str, supply: Iterator[Body], until: float, found: list[An
                     n_texts=body.n_texts,
                 )
             )
+            if ended >= until:
+                return
     except TimeoutError as error:
         raise EngineError(f"{url} did not answer for {_PATIENCE_S:g} s") from error
     finally:

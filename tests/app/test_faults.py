@@ -1,14 +1,11 @@
 """Faults against a real server: each has its status, its metric, and what the probes say meanwhile."""
 
-import asyncio
 import dataclasses
 import json
 import re
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +14,6 @@ from typing import Any
 import httpx2
 import numpy as np
 import onnx
-import pytest
 
 from app.batching import Batcher
 from app.engines.onnx import Engine
@@ -29,6 +25,7 @@ from tests.app import tiny
 from tests.app.live import Listening, listening
 from tests.app.test_batching import Gate
 from tests.app.test_routes import SECRET, problem
+from tests.patience import PATIENCE_S, get, post, until
 
 PATH = "/v1/ha/ner"
 
@@ -46,11 +43,11 @@ def served_by(store: Path, engine: Any, **options: Any) -> Served:
 
 def ask(server: Listening, text: str = "Kano", **headers: str) -> httpx2.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.post(f"{server.url}{PATH}", json={"inputs": text}, headers=named, timeout=30)
+    return post(f"{server.url}{PATH}", json={"inputs": text}, headers=named)
 
 
 def metric(server: Listening, name: str, **labels: str) -> float:
-    text = httpx2.get(f"{server.url}/metrics").text
+    text = get(f"{server.url}/metrics").text
     inner = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
     (value,) = re.findall(rf"^{re.escape(name + (f'{{{inner}}}' if inner else ''))} (\S+)$", text, re.M)
     return float(value)
@@ -61,16 +58,8 @@ def answered(server: Listening, code: int) -> float:
 
 
 def probes(server: Listening) -> tuple[int, int]:
-    live, ready = (httpx2.get(f"{server.url}{path}").status_code for path in ("/livez", "/readyz"))
+    live, ready = (get(f"{server.url}{path}").status_code for path in ("/livez", "/readyz"))
     return live, ready
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.005)
-    pytest.fail("the condition did not come about")
 
 
 def test_a_forward_that_raises_is_a_500_and_the_next_is_answered(store: Path) -> None:
@@ -103,9 +92,9 @@ def test_a_forward_that_hangs_is_a_504_fails_both_probes_and_recovers(store: Pat
     gate = Gate(zeros)
     served = served_by(store, tiny.FakeEngine(gate), stuck_after_s=0.05)
     with listening(Settings.read(), [served]) as server:
-        problem(ask(server, x_request_timeout_ms="100"), 504, "deadline-exceeded")
+        problem(ask(server, x_request_timeout_ms="1000"), 504, "deadline-exceeded")
         assert probes(server) == (200, 200)
-        problem(ask(server, x_request_timeout_ms="100"), 504, "deadline-exceeded")
+        problem(ask(server, x_request_timeout_ms="1000"), 504, "deadline-exceeded")
         assert probes(server) == (503, 503)
         assert answered(server, 504) == metric(server, "bistil_rejected_total", reason="deadline-exceeded") == 2
         gate.opened.set()
@@ -119,7 +108,7 @@ def test_a_client_that_hangs_up_is_counted_and_its_rows_are_not_run(store: Path)
     served = served_by(store, tiny.FakeEngine(gate))
     with listening(Settings.read(), [served]) as server, ThreadPoolExecutor() as pool:
         first = pool.submit(ask, server)
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(PATIENCE_S)
         with socket.create_connection((server.host, server.port)) as connection:
             connection.sendall(request_bytes("Bola ya isa"))
             until(lambda: served.batcher.n_waiting == 1)
@@ -150,14 +139,16 @@ def test_a_head_that_never_ends_loses_its_connection(store: Path) -> None:
     settings = Settings.read(receive_timeout_s=1)
     with listening(settings, [served_by(store, tiny.FakeEngine(zeros))]) as server:
         for head in (b"", b"POST /v1/ha/ner HTTP/1.1\r\nhost: x\r\nx-a: "):
-            with socket.create_connection((server.host, server.port), timeout=10) as connection:
+            with socket.create_connection((server.host, server.port), timeout=PATIENCE_S) as connection:
                 connection.sendall(head)
                 assert received(connection) == b""
-        with socket.create_connection((server.host, server.port), timeout=10) as connection:
+        with socket.create_connection((server.host, server.port), timeout=PATIENCE_S) as connection:
             connection.sendall(request_bytes("Kano"))
             answer = b""
             while not answer.endswith(b"\r\n\r\n[]"):
-                answer += connection.recv(65536)
+                part = connection.recv(65536)
+                assert part, f"closed after {answer!r}"
+                answer += part
             assert answer.startswith(b"HTTP/1.1 200 OK")
             connection.sendall(b"POST /v1/ha/ner HTTP/1.1\r\n")
             assert received(connection) == b""
@@ -173,7 +164,8 @@ def test_a_body_that_trickles_is_a_408_however_often_a_byte_comes(store: Path) -
             connection.sendall(head + b"\r\n\r\n" + body)
             answer = b""
             while not answer:
-                connection.sendall(b" ")
+                with suppress(ConnectionError):  # the answer has come, and the end of the connection
+                    connection.sendall(b" ")
                 with suppress(TimeoutError):
                     answer = connection.recv(65536)
             assert answer.startswith(b"HTTP/1.1 408")
@@ -182,41 +174,29 @@ def test_a_body_that_trickles_is_a_408_however_often_a_byte_comes(store: Path) -
 
 
 def test_thrice_the_load_it_can_bear_is_answered_in_time_or_told_when_to_come_back(store: Path) -> None:
-    """A burst of three deadlines' worth of work: what is accepted is answered, the rest returns when told to."""
-    cost = Cost(per_batch=0.004, per_token=0.006)
-
-    def slow(inputs: Tensors) -> Tensors:
-        time.sleep(cost.of(*inputs["input_ids"].shape))
-        return zeros(inputs)
-
-    text = "Bola ya isa Kano"  # 6 pieces, so 25 a second
-    n_sent, statuses = 112, Counter[int]()
-
-    async def one(server: Listening) -> None:
-        for _ in range(20):
-            reader, writer = await asyncio.open_connection(server.host, server.port)
-            writer.write(request_bytes(text, **{"x-request-timeout-ms": "1500", "connection": "close"}))
-            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-            writer.close()
-            status = int(head.split()[1])
-            statuses[status] += 1
-            if status != 503:
-                return
-            wait_s = json.loads(body)["retry_after_seconds"]
-            assert f"retry-after: {wait_s}".encode() in head.lower()
-            await asyncio.sleep(wait_s)
-
-    async def burst(server: Listening) -> None:
-        await asyncio.gather(*(one(server) for _ in range(n_sent)))
-
-    with listening(Settings.read(), [served_by(store, tiny.FakeEngine(slow), cost=cost)]) as server:
-        asyncio.run(burst(server))
-        assert statuses[503] > 0
-        assert statuses[504] <= n_sent / 4  # none on an idle machine; on a busy one an engine's sleep outlasts its cost
-        assert statuses[200] + statuses[504] == n_sent
-        counted = {code: int(answered(server, code)) for code in (200, 503, 504)}
-        assert counted == {code: statuses[code] for code in (200, 503, 504)}
-        assert metric(server, "bistil_rejected_total", reason="overloaded") == statuses[503]
+    """A burst while the engine is held: what fits into the time is answered, the rest when it comes back."""
+    cost = Cost(per_batch=0.0, per_token=0.5)
+    text = "Bola ya isa Kano"  # 6 pieces, 3 s; of 64 s, 70 % may be spoken for, so that 14 fit, and of 60 s too
+    n_sent, n_fit = 42, 14
+    gate = Gate(zeros)
+    served = served_by(store, tiny.FakeEngine(gate), cost=cost)
+    with listening(Settings.read(timeout_s=64), [served]) as server, ThreadPoolExecutor(n_sent) as pool:
+        first = pool.submit(ask, server, text)
+        assert gate.entered.wait(PATIENCE_S)
+        others = [pool.submit(ask, server, text) for _ in range(n_sent - 1)]
+        until(lambda: sum(each.done() for each in others) == n_sent - n_fit)
+        refused = [each.result() for each in others if each.done()]
+        assert served.batcher.n_waiting == n_fit - 1
+        for answer in refused:
+            assert problem(answer, 503, "overloaded")["retry_after_seconds"] == 42
+            assert answer.headers["retry-after"] == "42"
+        assert probes(server) == (200, 200)
+        gate.opened.set()
+        accepted = [each for each in (first, *others) if each.result() not in refused]
+        assert [each.result().status_code for each in accepted] == [200] * n_fit
+        assert [ask(server, text).status_code for _ in refused] == [200] * (n_sent - n_fit)
+        assert (answered(server, 200), answered(server, 503)) == (n_sent, n_sent - n_fit)
+        assert metric(server, "bistil_rejected_total", reason="overloaded") == n_sent - n_fit
         assert probes(server) == (200, 200)
 
 
@@ -232,13 +212,13 @@ def test_requests_counted_are_requests_sent_whatever_became_of_them(store: Path)
             statuses = Counter(response.status_code for response in pool.map(lambda text: ask(server, text), texts))
         assert sum(statuses.values()) == 90
         assert statuses[422] == 30
-        for code in (200, 422, 500):
-            assert answered(server, code) == statuses[code]
+        assert set(statuses) <= {200, 422, 500}
+        assert {code: answered(server, code) for code in statuses} == statuses
 
 
 def test_the_threads_of_a_server_end_with_it(store: Path) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with listening(Settings.read(), [served_by(store, tiny.FakeEngine(zeros))]) as server:
         assert ask(server).status_code == 200
-        assert threading.active_count() > before
-    until(lambda: threading.active_count() <= before)
+        assert set(threading.enumerate()) - before
+    until(lambda: set(threading.enumerate()) <= before)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import httpx2
 import pytest
 from huggingface_hub import InferenceClient
 
@@ -13,6 +12,7 @@ from app.settings import Settings
 from tests.app import tiny
 from tests.app.conftest import open_all
 from tests.app.live import listening
+from tests.patience import post
 
 CONTEXT = "yara suna wasa da Bola Tinubu a gida Kano"
 ENTITIES = [("PER", "Bola Tinubu", 0, 11), ("LOC", "Kano", 26, 30)]
@@ -109,15 +109,15 @@ def test_every_parameter_of_question_answering(url: str) -> None:
 
 def test_a_list_of_inputs_has_an_answer_each(url: str) -> None:
     pairs = [["yara suna wasa", "wasa"], ["yara", "isa"]]
-    answer = httpx2.post(f"{url}/nli", json={"inputs": pairs, "parameters": {"top_k": 1}}).json()
+    answer = post(f"{url}/nli", json={"inputs": pairs, "parameters": {"top_k": 1}}).json()
     assert [[label["label"] for label in labels] for labels in answer] == [["contradiction"], ["entailment"]]
     texts = [tiny.SENTENCE, "", "Kano"]
-    answer = httpx2.post(f"{url}/ner", json={"inputs": texts}).json()
+    answer = post(f"{url}/ner", json={"inputs": texts}).json()
     assert [[entity["word"] for entity in entities] for entities in answer] == [["Bola Tinubu", "Kano"], [], ["Kano"]]
 
 
 def test_parts_of_speech_are_one_object_a_word(url: str) -> None:
-    answer = httpx2.post(f"{url}/pos", json={"inputs": "Bola Kano isa"}).json()
+    answer = post(f"{url}/pos", json={"inputs": "Bola Kano isa"}).json()
     assert [(word["id"], word["text"], word["upos"]) for word in answer] == [
         (1, "Bola", "PROPN"),
         (2, "Kano", "PROPN"),

@@ -18,7 +18,7 @@ from tests.app import tiny
 REACH = 2
 UNWINDOWED = 4096
 TABLE = np.random.default_rng(7).normal(size=(512, 8))
-EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+EXAMPLES = settings(max_examples=25)
 
 words = st.lists(st.sampled_from(tiny.WORDS), min_size=1, max_size=90)
 lengths = st.sampled_from([24, 32, 47, 64])

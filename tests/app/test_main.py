@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from app.main import main
 from app.settings import Settings
 from tests.app import tiny
 from tests.app.live import Running, running, wait_until_ready
+from tests.patience import PATIENCE_S, get, post, until
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +28,21 @@ def server(store: Path) -> Iterator[Running]:
 
 
 def test_lang_limits_what_is_served(server: Running) -> None:
-    models = httpx2.get(f"{server.url}/v1/models").json()["models"]
+    models = get(f"{server.url}/v1/models").json()["models"]
     assert [model["task"] for model in models] == ["dp", "ner", "nli", "pos", "qa"]
-    assert httpx2.post(f"{server.url}/v1/sw/ner", json={"inputs": "a"}).status_code == 404
+    assert post(f"{server.url}/v1/sw/ner", json={"inputs": "a"}).status_code == 404
 
 
 def test_sigterm_turns_readiness_off_and_answers_every_request_of_the_drain(store: Path) -> None:
-    with running(store, "--tasks", "ner", "--lang", "ha", "--drain-delay-s", "2") as server:
+    with running(store, "--tasks", "ner", "--lang", "ha", "--drain-delay-s", "5") as server:
         wait_until_ready(server.url)
         before = threading.Event()
 
         def send() -> list[int]:
-            """Statuses until the server has said five times that it is leaving."""
+            """Statuses until the server has said twice that it is leaving."""
             statuses, n_last = [], 0
-            while n_last < 5:
-                response = httpx2.post(f"{server.url}/v1/ha/ner", json={"inputs": tiny.SENTENCE})
+            while n_last < 2:
+                response = post(f"{server.url}/v1/ha/ner", json={"inputs": tiny.SENTENCE})
                 statuses.append(response.status_code)
                 before.set()
                 n_last += response.headers.get("connection") == "close"
@@ -50,23 +50,21 @@ def test_sigterm_turns_readiness_off_and_answers_every_request_of_the_drain(stor
 
         with ThreadPoolExecutor() as senders:
             sent = [senders.submit(send) for _ in range(3)]
-            assert before.wait(20)
+            assert before.wait(PATIENCE_S)
             server.process.send_signal(signal.SIGTERM)
-            while (ready := httpx2.get(f"{server.url}/readyz")).status_code == 200:
-                time.sleep(0.01)
-            assert ready.json() == {"ready": False, "draining": True, "loading": []}
-            assert httpx2.get(f"{server.url}/livez").status_code == 200
+            until(lambda: get(f"{server.url}/readyz").status_code == 503)
+            assert get(f"{server.url}/readyz").json() == {"ready": False, "draining": True, "loading": []}
+            assert get(f"{server.url}/livez").status_code == 200
             assert {status for future in sent for status in future.result()} == {200}
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_sigterm_ends_the_process_at_once(store: Path) -> None:
     with running(store, "--tasks", "ner", "--lang", "ha", "--drain-delay-s", "600") as server:
         server.process.send_signal(signal.SIGTERM)
-        while not httpx2.get(f"{server.url}/readyz").json()["draining"]:
-            time.sleep(0.01)
+        until(lambda: get(f"{server.url}/readyz").json()["draining"])
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == -signal.SIGTERM
+        assert server.process.wait(PATIENCE_S) == -signal.SIGTERM
 
 
 HANGS = """
@@ -86,22 +84,20 @@ sys.exit(main.main(sys.argv[1:]))
 
 def test_sigterm_ends_a_server_that_is_still_loading(store: Path) -> None:
     with running(store, "--drain-delay-s", "0", program=("-c", HANGS, "opening")) as server:
-        assert httpx2.get(f"{server.url}/livez").status_code == 200
-        assert httpx2.get(f"{server.url}/readyz").status_code == 503
+        assert get(f"{server.url}/livez").status_code == 200
+        assert get(f"{server.url}/readyz").status_code == 503
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_an_engine_that_hangs_does_not_keep_the_process_from_ending(store: Path) -> None:
     flags = ("--drain-delay-s", "0", "--drain-timeout-s", "1", "--tasks", "ner", "--lang", "ha")
     with running(store, *flags, program=("-c", HANGS, "running")) as server:
         wait_until_ready(server.url)
-        late = httpx2.post(
-            f"{server.url}/v1/ha/ner", json={"inputs": "isa " * 9}, headers={"x-request-timeout-ms": "50"}
-        )
+        late = post(f"{server.url}/v1/ha/ner", json={"inputs": "isa " * 9}, headers={"x-request-timeout-ms": "1000"})
         assert late.status_code == 504
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 1
+        assert server.process.wait(PATIENCE_S) == 1
 
 
 def test_a_request_begun_before_the_end_is_answered_after_it(store: Path) -> None:
@@ -112,15 +108,15 @@ def test_a_request_begun_before_the_end_is_answered_after_it(store: Path) -> Non
         with socket.create_connection((host, int(port))) as connection:
             head = f"POST /v1/ha/ner HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
             connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:5])
-            httpx2.get(f"{server.url}/livez")
+            get(f"{server.url}/livez")
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(httpx2.TransportError):
                 while True:
-                    httpx2.get(f"{server.url}/livez")
+                    get(f"{server.url}/livez")
             connection.sendall(body[5:])
             answer = connection.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200 OK")
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_an_altered_bundle_ends_the_server_with_1(tmp_path: Path, store: Path) -> None:
@@ -128,7 +124,7 @@ def test_an_altered_bundle_ends_the_server_with_1(tmp_path: Path, store: Path) -
     shutil.copytree(store, altered)
     (altered / "ha" / "ner" / "1" / "model.onnx").write_bytes(b"x")
     with running(altered, "--tasks", "ner") as server:
-        assert server.process.wait(20) == 1
+        assert server.process.wait(PATIENCE_S) == 1
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def check(text: str, answers: list[dict[str, Any]], *, word: str, unit: OffsetUn
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(text=texts, unit=st.sampled_from(UNITS), strategy=st.sampled_from(["none", "simple", "average", "max"]))
 def test_entities_words_and_trees(family: str, text: str, unit: OffsetUnit, strategy: str) -> None:
     parameters = {"aggregation_strategy": strategy, "ignore_labels": []}
@@ -97,7 +97,7 @@ def test_entities_words_and_trees(family: str, text: str, unit: OffsetUnit, stra
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(text=texts.filter(bool), unit=st.sampled_from(UNITS), whole=st.booleans())
 def test_answers(family: str, text: str, unit: OffsetUnit, whole: bool) -> None:
     answers = ask("qa", family, text, offset_unit=unit, top_k=20, align_to_words=whole)

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from app.settings import Settings
 from tests.app import tiny
 from tests.app.conftest import open_all
 from tests.app.live import listening
+from tests.patience import PATIENCE_S, get
 
 SERVED = {"language": ["ha"], "task": ["ner"], "model": ["ha-ner", "ha-qa"], "version": ["1"]}
 # a deadline of the caller's own may be one that nobody can meet, and no schema can say that strings are to be JSON
@@ -30,6 +30,8 @@ ARGUMENTS = (
     "--seed=1",
     "--generation-deterministic",
     "--no-color",
+    f"--request-timeout={PATIENCE_S}",
+    "--suppress-health-check=too_slow",
 )
 
 
@@ -42,7 +44,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path, keys: str) -> None:
         tiny.write_bundle(store, task, staged=tmp_path / task, max_length=512)
     settings = Settings.read(store=str(store), threads=1, max_inputs=1000, keys=keys)  # the schema knows no limit
     with listening(settings, open_all(store, settings)) as server:
-        document = httpx2.get(f"{server.url}/openapi.json").json()
+        document = get(f"{server.url}/openapi.json").json()
         for operations in document["paths"].values():
             for operation in operations.values():
                 for parameter in operation.get("parameters", ()):

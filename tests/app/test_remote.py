@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
-import httpx2
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -19,6 +18,7 @@ from app.errors import BundleError, ConfigError, MissingExtra
 from app.remote import Remote
 from tests.app import tiny
 from tests.app.live import ROOT, running, wait_until_ready
+from tests.patience import post
 
 PLACES = ["ha/ner/1", "ha/pos/1"]
 
@@ -155,7 +155,7 @@ def test_a_server_fetches_from_s3_before_it_is_ready_and_never_for_a_request(
     with running("s3://models/students", *flags) as server:
         wait_until_ready(server.url)
         files.rm("models", recursive=True)
-        answer = httpx2.post(f"{server.url}/v1/ha/ner", json={"inputs": tiny.SENTENCE})
+        answer = post(f"{server.url}/v1/ha/ner", json={"inputs": tiny.SENTENCE})
         assert [entity["word"] for entity in answer.json()] == ["Bola Tinubu", "Kano"]
     s3.stop()
     kept = Remote("s3://models/students", cache=tmp_path / "cache")
@@ -175,9 +175,7 @@ def test_offline_means_offline(tmp_path: Path) -> None:
         "--port",
         "0",
     ]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "OfflineModeIsEnabled" in done.stdout
 

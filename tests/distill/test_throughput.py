@@ -1,6 +1,8 @@
 import pytest
+import torch
 
-from distill.throughput import Throughput, measure
+from distill import throughput
+from distill.throughput import Throughput, measure, peak_flops
 from distill.training import Schedule
 
 SMALL = Throughput(
@@ -21,7 +23,15 @@ def test_flops_are_those_of_the_matrix_products_worked_out_by_hand() -> None:
     assert SMALL.flops_a_token() == pytest.approx(layer * (2 + 3 * 1))
 
 
-def test_a_measurement_is_a_share_of_the_peak() -> None:
+def test_a_measurement_is_a_share_of_the_greater_of_two_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = iter((3.0, 10.0))
+    monkeypatch.setattr(throughput, "peak_flops", lambda n, *, dtype: next(peaks))
     found = measure(SMALL)
-    assert found["gflops"] > 0 or found["tokens_per_second"] > 0
-    assert 0 <= found["share"] < 1 and found["peak_gflops"] > 0
+    assert found["tokens_per_second"] > 0
+    assert found["share"] == pytest.approx(found["tokens_per_second"] * SMALL.flops_a_token() / 10, rel=0.1)
+
+
+def test_the_peak_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((0.5, 0.25, 1.0, 4.0))
+    monkeypatch.setattr(throughput, "_seconds", lambda work: next(seconds))
+    assert peak_flops(8, dtype=torch.float32) == 2 * 8**3 / 0.25

@@ -20,6 +20,7 @@ from threading import Event
 import pytest
 
 from tests.app import tiny
+from tests.patience import PATIENCE_S
 
 pytestmark = [
     pytest.mark.docker,
@@ -57,7 +58,7 @@ def container(image: str, *flags: str, options: str = "") -> Iterator[tuple[str,
         f"run --detach --network host {LOCKED_DOWN} --env BISTIL_PORT={port} {options} {image} --host 127.0.0.1", *flags
     )
     try:
-        for _ in range(600):
+        for _ in range(1500):
             state = json.loads(docker("inspect --format", "{{json .State}}", name))
             if state["Health"]["Status"] == "healthy":
                 break
@@ -148,10 +149,10 @@ def test_sigterm_under_load_loses_nothing(image: str, capsys: pytest.CaptureFixt
         host, warm = url.removeprefix("http://"), Event()
 
         def send() -> Counter[str]:
-            """What became of each request, sent until the server has said ten times that it is leaving."""
+            """What became of each request, sent until the server has said twice that it is leaving."""
             seen: Counter[str] = Counter()
-            connection = HTTPConnection(host, timeout=30)
-            while seen["last"] < 10:
+            connection = HTTPConnection(host, timeout=PATIENCE_S)
+            while seen["last"] < 2:
                 try:
                     connection.request("POST", "/v1/ha/ner", body, header)
                     answer = connection.getresponse()
@@ -167,7 +168,7 @@ def test_sigterm_under_load_loses_nothing(image: str, capsys: pytest.CaptureFixt
 
         with ThreadPoolExecutor(8) as pool:
             senders = [pool.submit(send) for _ in range(8)]
-            assert warm.wait(60)
+            assert warm.wait(PATIENCE_S)
             docker("kill --signal TERM", name)
             seen = sum((sender.result() for sender in senders), Counter())
         code = docker("wait", name)
@@ -188,7 +189,7 @@ def test_serves_another_store_from_a_volume(image: str, tmp_path: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     with (
         container(image, "--store", "/models", options=f"--volume {store}:/models:ro") as (_, url),
-        urllib.request.urlopen(f"{url}/v1/models", timeout=10) as answer,
+        urllib.request.urlopen(f"{url}/v1/models", timeout=PATIENCE_S) as answer,
     ):
         models = json.loads(answer.read())["models"]
     assert [(model["language"], model["task"]) for model in models] == [("sw", "ner")]

@@ -288,7 +288,7 @@ def test_the_requests_of_helm_test_and_of_the_notes_are_answered_with_the_key_al
     flags = ("--lang", "ha", "--tasks", "ner", "--keys-file", str(tmp_path / "keys"))
 
     def run(command: list[str], key: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "KEY": key})
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KEY": key})
 
     with running(CHART.parent / "model_store", *flags) as server:
         url, sentence = container["args"]

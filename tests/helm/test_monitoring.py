@@ -76,7 +76,7 @@ def test_the_cluster_gets_the_files_as_they_are() -> None:
 
 
 def promtool(*arguments: str, folder: Path) -> str:
-    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

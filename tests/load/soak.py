@@ -22,7 +22,6 @@ from tests.load import texts
 from tests.load.server import Server
 from tests.load.traffic import Outcome, Traffic
 
-_SAMPLE_EVERY_S = 2.0
 _WARM_UP = 0.2
 
 
@@ -58,7 +57,13 @@ def growth(seconds: Sequence[float], resident_bytes: Sequence[int]) -> Growth:
 
 
 async def soak(
-    flags: Sequence[str], *, path: str, source: Iterator[str], rate: float, minutes: float
+    flags: Sequence[str],
+    *,
+    path: str,
+    source: Iterator[str],
+    rate: float,
+    minutes: float,
+    sample_every_s: float = 2.0,
 ) -> tuple[Outcome, Growth]:
     """What became of the requests, and of the server's memory."""
     async with AsyncExitStack() as stack:
@@ -72,7 +77,7 @@ async def soak(
         while (elapsed := time.perf_counter() - started) < 60 * minutes and not running.done():
             seconds.append(elapsed)
             sizes.append(server.resident_bytes())
-            await asyncio.sleep(_SAMPLE_EVERY_S)
+            await asyncio.sleep(sample_every_s)
         traffic.stop()
         await running
         server.process.send_signal(signal.SIGTERM)

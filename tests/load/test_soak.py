@@ -32,7 +32,9 @@ def test_texts_come_from_every_file_of_a_folder_and_never_end(tmp_path: Path) ->
 def test_a_soak_reports_requests_and_memory(tmp_path: Path) -> None:
     store = tiny.write_store(tmp_path, tasks=("ner",))
     flags = ["--store", str(store), "--threads", "1", "--drain-delay-s", "0"]
-    outcome, memory = asyncio.run(soak(flags, path="/v1/ha/ner", source=texts.made_up(), rate=10, minutes=0.25))
-    assert outcome.n_failed == 0
-    assert outcome.n_sent > 100
+    outcome, memory = asyncio.run(
+        soak(flags, path="/v1/ha/ner", source=texts.made_up(), rate=10, minutes=0.1, sample_every_s=0.5)
+    )
+    assert outcome.n_sent > 0
+    assert dict(outcome.statuses) == {"200": outcome.n_sent}
     assert 20 < memory.first < 1000

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+_MOST_IDLE = 4
+
 
 @dataclass
 class Outcome:
@@ -36,7 +38,8 @@ class Outcome:
 class Traffic:
     """An open loop: a request is sent when it is due, however long the ones before it take.
 
-    Idle connections are used again, the one used longest ago first, until the server says ``connection: close``.
+    Idle connections are used again, the one used longest ago first, until the server says ``connection: close``. Few
+    are kept, so that each is used again soon and is told of a server's end before the server closes it.
     """
 
     def __init__(self, host: str, port: int, *, path: str, texts: Iterator[str], rate: float) -> None:
@@ -80,7 +83,7 @@ class Traffic:
             return
         self.outcome.statuses[head[0].split()[1]] += 1
         self.outcome.seconds.append(time.perf_counter() - started)
-        if headers.get("connection") == "close":
+        if headers.get("connection") == "close" or len(self._idle) >= _MOST_IDLE:
             writer.close()
         else:
             self._idle.append((reader, writer))

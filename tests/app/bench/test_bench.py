@@ -17,7 +17,7 @@ def test_one_run_measures_every_contender_and_prints_ratios(tmp_path: Path, caps
     target = tmp_path / "bench.json"
     sizes = ["--student", "1x32x300", "--teacher", "2x32x600"]
     proof = [] if shutil.which("prometheus") is None else ["--live"]
-    assert main([*sizes, "--quick", "--seconds", "0.3", "--threads", "1", "--json", str(target), *proof]) == 0
+    assert main([*sizes, "--quick", "--seconds", "0.1", "--threads", "1", "--json", str(target), *proof]) == 0
     printed = capsys.readouterr().out
     (found,) = json.loads(target.read_text()).values()
     measured = {(cell["contender"], cell["load"]) for cell in found["rounds"][0]}

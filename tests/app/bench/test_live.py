@@ -2,10 +2,8 @@
 
 import math
 import shutil
-import time
 from pathlib import Path
 
-import httpx2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,18 +12,18 @@ from app.bench.live import live, scraping, speedup
 from app.errors import ConfigError
 from tests.app import tiny
 from tests.app.live import running, wait_until_ready
+from tests.patience import get, post, until
 
 N_REQUESTS = 12
 SAMPLED = ("--shadow-share", "1", "--shadow-time-share", "1")
 SINGLE = {"lang": "ha", "task": "ner", "mode": "single"}
-PATIENCE_S = 180.0
 
 
 def total(url: str, name: str, **labels: str) -> float:
     """The sum of a server's samples of this name that have these labels; NaN where there is none."""
     found = [
         sample.value
-        for family in text_string_to_metric_families(httpx2.get(f"{url}/metrics", timeout=PATIENCE_S).text)
+        for family in text_string_to_metric_families(get(f"{url}/metrics").text)
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     ]
@@ -33,10 +31,7 @@ def total(url: str, name: str, **labels: str) -> float:
 
 
 def wait_for_pairs(url: str, n: int) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while total(url, "bistil_shadow_pairs_total", **SINGLE) != n:
-        assert time.monotonic() < until, f"no {n} pairs"
-        time.sleep(0.01)
+    until(lambda: total(url, "bistil_shadow_pairs_total", **SINGLE) == n)
 
 
 @pytest.mark.slow
@@ -52,8 +47,7 @@ def test_prometheus_says_the_geometric_mean_and_interval_of_the_pairs_that_the_s
         wait_for_pairs(url, 0)  # the series are there when the teacher is
         sums = [0.0]
         for number in range(1, N_REQUESTS + 1):
-            answer = httpx2.post(f"{url}/v1/ha/ner", json={"inputs": tiny.SENTENCE}, timeout=PATIENCE_S)
-            assert answer.status_code == 200
+            assert post(f"{url}/v1/ha/ner", json={"inputs": tiny.SENTENCE}).status_code == 200
             wait_for_pairs(url, number)
             sums.append(total(url, "bistil_shadow_log_speedup_sum", **SINGLE))
         assert total(url, "bistil_shadow_dropped_total") == 0

@@ -1,7 +1,8 @@
 import asyncio
 import json
+import math
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,8 +10,10 @@ from app.bench.contenders import lists, single
 from app.bench.engine import BareEngine, log_ratios
 from app.bench.load import closed_loop
 from app.errors import EngineError
+from app.rows import Tensors
 from tests.app import tiny
 from tests.app.live import running, wait_until_ready
+from tests.patience import get
 
 
 def test_every_request_sent_is_an_answer_and_says_what_the_engine_took(store: Path) -> None:
@@ -21,9 +24,12 @@ def test_every_request_sent_is_an_answer_and_says_what_the_engine_took(store: Pa
         more = asyncio.run(closed_loop(url, lists(["Bola", "Kano", "gida"], size=2), n_clients=1, seconds=0.2))
         with pytest.raises(ExceptionGroup) as failed:
             asyncio.run(closed_loop(f"{server.url}/v1/xx/ner", single(["Bola"]), n_clients=1, seconds=0.1))
+        counted = re.findall(
+            r'bistil_requests_total\{code="200",lang="ha",task="ner"\} (.*)', get(f"{server.url}/metrics").text
+        )
     assert isinstance(failed.value.exceptions[0], EngineError)
     assert "answered HTTP/1.1 404" in str(failed.value.exceptions[0])
-    assert len(answers) >= 3
+    assert len(answers) >= 3 and [float(number) for number in counted] == [len(answers) + len(more)]
     assert all(0 < (answer.forward_s or 0) < answer.seconds for answer in answers)
     assert {answer.n_texts for answer in more} == {2}
 
@@ -44,17 +50,20 @@ def test_the_bare_engine_runs_every_row_once_however_they_are_cut(tmp_path: Path
     assert bare.texts_per_s(waiting=4, seconds=0.0) > 0
 
 
-def test_the_ratio_of_equal_engines_is_one_and_that_of_a_slowed_one_is_not(tmp_path: Path) -> None:
+def test_ratios_are_teacher_seconds_over_student_seconds_a_text_until_the_time_is_up(tmp_path: Path) -> None:
     bundle = tiny.write_bundle(tmp_path / "store", "ner", staged=tmp_path / "staged")
     teacher, student = (BareEngine(bundle.folder, ["Bola Kano"] * 20, variant="", threads=1) for _ in range(2))
-    run = teacher.engine.run
+    now = 0.0
 
-    def eight_times(inputs: Any) -> Any:
-        for _ in range(7):
-            run(inputs)
-        return run(inputs)
+    def taking(seconds: float) -> tiny.FakeEngine:
+        def run(inputs: Tensors) -> Tensors:
+            nonlocal now
+            now += seconds
+            return {}
 
-    teacher.engine = tiny.FakeEngine(eight_times)
-    found = log_ratios(teacher, student, seconds=0.0)
-    assert len(found) == 20
-    assert sum(value > 0 for value in found) > 10
+        return tiny.FakeEngine(run)
+
+    teacher.engine, student.engine = taking(8.0), taking(1.0)
+    assert log_ratios(teacher, student, seconds=0.0, clock=lambda: now) == pytest.approx([math.log(8)] * 20)
+    # a text takes both twice, 18 s
+    assert len(log_ratios(teacher, student, seconds=25 * 18.0, clock=lambda: now)) == 25
