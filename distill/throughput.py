@@ -112,10 +112,11 @@ def measure(run: Throughput) -> dict[str, Any]:
 def peak_flops(n: int, *, dtype: torch.dtype, repeats: int = 4) -> float:
     """Multiplications and additions a second of n x n matrix products, the fastest of `repeats`."""
     a, b = (torch.randn(n, n, device=processes.device()).to(dtype) for _ in range(2))
-    return 2 * n**3 / min(_seconds(lambda: a @ b) for _ in range(repeats))
+    return 2 * n**3 / min(seconds(lambda: a @ b) for _ in range(repeats))
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def seconds(work: Callable[[], Any]) -> float:
+    """How long `work` takes, what it leaves to a GPU included."""
     started = time.perf_counter()
     work()
     if torch.cuda.is_available():

@@ -1,0 +1,298 @@
+"""`--dry-run`: what a build's stages will take, from a layer timed on this machine and a sample of the data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+
+import psutil
+from rich.table import Table
+from transformers import AutoConfig, PreTrainedConfig
+
+from app.errors import InputTooLong
+from distill import datasets, stage
+from distill.corpus import files, lines
+from distill.recipe import Build
+from distill.speed import Model, Speed, time_layer
+from distill.student import layer_map
+from distill.tasks.base import Example, training_task
+from distill.teach import Tuning, read_sources, thin
+from distill.teacher import load_tokenizer, resolve
+from distill.throughput import seconds
+from distill.training import Schedule, is_half
+
+NOTE = """An estimate: a layer of the encoder and the tokenizer were timed here, just now; other work makes it longer.
+Writing and quantizing ONNX files is not in it. Memory and disk are what a stage needs at its peak; in all, what stays
+and the most that one stage adds for a while. Until `trim` has been run, the whole vocabulary is counted."""
+_XZ_RATIO = 4  # text is to its xz file about as this to 1
+_SAMPLED_TEXTS = 500
+_SAMPLED_EXAMPLES = 200
+_UNKNOWNS_COUNTED_IN = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a stage takes: `disk` stays, `scratch` is gone when it ends; `is_done` where its result is there."""
+
+    name: str
+    seconds: float
+    memory: int
+    disk: int
+    scratch: int = 0
+    is_done: bool = False
+
+
+Clock = Callable[[PreTrainedConfig, int, int, bool], Speed]
+
+
+def estimate(build: Build, stages: Sequence[str], *, clock: Clock = time_layer) -> list[Cost]:
+    """The cost of each of `stages`, in the order of a build. Nothing is written."""
+    plan = _Plan(build, clock)
+    shared: dict[str, Callable[[], Cost]] = {
+        "trim": plan.trim,
+        "adapt": plan.adapt,
+        "student": plan.student_made,
+        "distill": plan.distill,
+    }
+    costs = [shared[name]() for name in stages if name in shared]
+    of_a_task = {"teach": plan.teach, "transfer": plan.transfer, "evaluate": plan.evaluate, "export": plan.export}
+    costs += [of_a_task[name](task) for task in build.tasks for name in stages if name in of_a_task]
+    return costs
+
+
+def table(costs: Sequence[Cost]) -> Table:
+    """The costs and their sum: times and what stays are added, of memory and scratch the largest counts."""
+    shown = Table(caption=NOTE, caption_justify="left")
+    shown.add_column("stage")
+    for column in ("time", "memory", "disk"):
+        shown.add_column(column, justify="right")
+    for cost in costs:
+        told = "done, if its inputs stand" if cost.is_done else _time(cost.seconds)
+        shown.add_row(cost.name, told, _size(cost.memory), _size(cost.disk + cost.scratch))
+    left = [cost for cost in costs if not cost.is_done]
+    shown.add_section()
+    shown.add_row(
+        "in all",
+        _time(sum(cost.seconds for cost in left)),
+        _size(max((cost.memory for cost in left), default=0)),
+        _size(sum(cost.disk for cost in costs) + max((cost.scratch for cost in left), default=0)),
+    )
+    return shown
+
+
+class _Plan:
+    """A build's sizes, read once, and each stage's cost from them."""
+
+    def __init__(self, build: Build, clock: Clock) -> None:
+        self.build = build
+        self._time_layer = clock
+        self._speeds: dict[tuple[int, int, int, bool], Speed] = {}
+        self._resident = psutil.Process().memory_info().rss
+        folder = resolve(build.teacher)
+        self.tokenizer = load_tokenizer(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        self.whole = Model.of(config)
+        trimmed, pieces = build.folder / "trim", config.vocab_size
+        if stage.is_finished(trimmed):
+            pieces = stage.report(trimmed, command="trim")["pieces_after"]
+        how = build.student
+        width = how.hidden_size_reduction_factor
+        self.teacher = Model.of(config, vocab_size=pieces)
+        self.student = Model.of(
+            config,
+            vocab_size=pieces,
+            num_hidden_layers=len(layer_map(config.num_hidden_layers, how.layer_reduction_factor)),
+            hidden_size=config.hidden_size // width,
+            intermediate_size=config.intermediate_size // width,
+        )
+
+    def trim(self) -> Cost:
+        took, n_lines = self._reading
+        again = 2 * min(1.0, len(self.build.languages) * _UNKNOWNS_COUNTED_IN / n_lines)
+        return self._cost("trim", seconds=(1 + again) * took, memory=2 * self.whole.bytes, disk=self.teacher.bytes)
+
+    def adapt(self) -> Cost:
+        how = self.build.adapt
+        if how is None:
+            return self._cost("adapt", seconds=0, memory=0, disk=0)
+        learnt = [language for language in self.build.languages if language not in how.files]
+        speed = self._speed(self.teacher, how.batch_size, how.sequence_length, how.schedule)
+        steps = len(learnt) * how.schedule.steps
+        return self._cost(
+            "adapt",
+            seconds=self._reading[0] + self._learn(steps, how.schedule, how.batch_size * how.sequence_length, speed),
+            memory=4 * self.teacher.bytes + self.teacher.activations(how.batch_size, how.sequence_length),
+            disk=len(learnt) * self.teacher.bytes,
+            scratch=4 * self.teacher.bytes,
+            place=f"adapt-{self.build.tgt}",
+        )
+
+    def student_made(self) -> Cost:
+        return self._cost("student", seconds=0, memory=self.teacher.bytes + self.student.bytes, disk=self.student.bytes)
+
+    def distill(self) -> Cost:
+        phase = self.build.phase1
+        schedule, shape = phase.schedule, (phase.batch_size, phase.sequence_length)
+        steps = round(phase.length * schedule.steps)
+        tokens = phase.batch_size * phase.sequence_length
+        looks = steps // schedule.evaluate_every + 1 if schedule.evaluate_every else 1
+        seconds = self._reading[0] + self._imitate(steps, schedule, shape)
+        seconds += looks * phase.heldout_batches * tokens * self._pass(shape, schedule)
+        return self._cost(
+            "distill",
+            seconds=seconds if steps else 0,
+            memory=self.teacher.bytes + 4 * self.student.bytes + self.student.activations(*shape),
+            disk=self.student.bytes,
+            scratch=4 * self.student.bytes,
+        )
+
+    def teach(self, task: str) -> Cost:
+        tuning = self.build.tuning(task)
+        n, n_dev, length = self._labelled(task, tuning)
+        schedule = tuning.schedule(-(-n // tuning.batch_size))
+        speed = self._speed(self.teacher, tuning.batch_size, length, schedule)
+        seconds = self._learn(schedule.steps, schedule, tuning.batch_size * length, speed)
+        seconds += tuning.evaluations * n_dev * length * self.teacher.layers * speed.forward
+        return self._cost(
+            f"{task}/teach",
+            seconds=seconds,
+            memory=4 * self.teacher.bytes + self.teacher.activations(tuning.batch_size, tuning.max_length),
+            disk=self.teacher.bytes,
+            scratch=4 * self.teacher.bytes,
+        )
+
+    def transfer(self, task: str) -> Cost:
+        phase = self.build.phase2(task)
+        tuning = phase.tuning
+        n, n_dev, length = self._labelled(task, tuning)
+        shape = (tuning.batch_size, length)
+        parts = [phase.full_epochs, phase.sparse_epochs] if phase.density < 1 else [phase.sparse_epochs]
+        parts += [phase.full_epochs] if phase.intermediate else []
+        labelling = self._speed(self.teacher, *shape, tuning.schedule(1))
+        seconds = phase.unlabelled_share * n * length * self.teacher.layers * labelling.forward
+        for epochs in parts:
+            schedule = tuning.schedule(-(-n // tuning.batch_size), epochs=epochs)
+            looking = self._speed(self.student, *shape, schedule)
+            seconds += self._imitate(schedule.steps, schedule, shape)
+            seconds += tuning.evaluations * n_dev * length * self.student.layers * looking.forward
+        return self._cost(
+            f"{task}/transfer",
+            seconds=seconds,
+            memory=self.teacher.bytes
+            + 5 * self.student.bytes
+            + self.student.activations(tuning.batch_size, tuning.max_length),
+            disk=round((1 + 2 * phase.density) * self.student.bytes),
+            scratch=5 * self.student.bytes,
+        )
+
+    def evaluate(self, task: str) -> Cost:
+        tokens, speed = self._tested(task)
+        layers = self.teacher.layers + self.student.layers
+        return self._cost(
+            f"{task}/evaluate",
+            seconds=tokens * layers * speed.forward,
+            memory=self.teacher.bytes,
+            disk=0,
+            place=f"{task}/evaluate-student",
+        )
+
+    def export(self, task: str) -> Cost:
+        how = self.build.export
+        tokens, speed = self._tested(task)
+        variants = len(how.precisions) * len(how.engines)
+        kept = self.student.bytes * len(how.engines) * sum(1.0 if name == "fp32" else 0.25 for name in how.precisions)
+        return self._cost(
+            f"{task}/export",
+            seconds=variants * tokens * self.student.layers * speed.forward,
+            memory=2 * (self.teacher.bytes + self.student.bytes),
+            disk=round(kept),
+            scratch=self.teacher.bytes + self.student.bytes,
+        )
+
+    def _cost(self, name: str, *, seconds: float, memory: int, disk: int, scratch: int = 0, place: str = "") -> Cost:
+        is_done = stage.is_finished(self.build.folder / (place or name))
+        return Cost(
+            name=name, seconds=seconds, memory=self._resident + memory, disk=disk, scratch=scratch, is_done=is_done
+        )
+
+    def _learn(self, steps: int, schedule: Schedule, tokens: int, speed: Speed) -> float:
+        """Seconds of tuning the teacher."""
+        there_and_back = schedule.accumulate * tokens * self.teacher.layers * speed.both
+        return steps * (there_and_back + self.teacher.parameters * speed.update)
+
+    def _imitate(self, steps: int, schedule: Schedule, shape: tuple[int, int]) -> float:
+        """Seconds of a student learning from the teacher: forwards through one, there and back through the other."""
+        mine = self._speed(self.student, *shape, schedule)
+        theirs = self._speed(self.teacher, *shape, schedule)
+        a_token = self.teacher.layers * theirs.forward + self.student.layers * mine.both
+        tokens = shape[0] * shape[1]
+        return steps * (schedule.accumulate * tokens * a_token + self.student.parameters * mine.update)
+
+    def _pass(self, shape: tuple[int, int], schedule: Schedule) -> float:
+        """Seconds a token forwards through both."""
+        models = (self.teacher, self.student)
+        return sum(model.layers * self._speed(model, *shape, schedule).forward for model in models)
+
+    def _speed(self, model: Model, rows: int, length: int, schedule: Schedule) -> Speed:
+        key = (int(model.config.hidden_size), rows, length, is_half(schedule))
+        if key not in self._speeds:
+            self._speeds[key] = self._time_layer(model.config, rows, length, key[-1])
+        return self._speeds[key]
+
+    def _labelled(self, task: str, tuning: Tuning) -> tuple[int, int, int]:
+        """How many rows are trained on and how many are looked at, and their mean length in tokens."""
+        found = read_sources(
+            task, self.build.data, self.build.labels, max_examples=tuning.max_examples, max_dev=tuning.max_dev
+        )
+        rows, length = self._rows(task, found.train)
+        return round(rows * len(found.train)), round(rows * len(found.dev)), length
+
+    def _tested(self, task: str) -> tuple[int, Speed]:
+        """The tokens of the test data, and the speed on them."""
+        limit = self.build.export.test_examples
+        examples = thin(datasets.read(task, self.build.data, self.build.tgt, "test").examples, limit)
+        rows, length = self._rows(task, examples)
+        tuning = self.build.tuning(task)
+        return round(rows * len(examples)) * length, self._speed(
+            self.teacher, tuning.batch_size, length, tuning.schedule(1)
+        )
+
+    def _rows(self, task: str, examples: Sequence[Example]) -> tuple[float, int]:
+        """Rows an example, and tokens a row, of a sample."""
+        tuning = self.build.tuning(task)
+        pad_id = int(self.teacher.config.pad_token_id)
+        codec = training_task(task).codec_for(max_length=tuning.max_length, stride=tuning.stride, pad_id=pad_id)
+        lengths: list[int] = []
+        for example in (sample := thin(list(examples), _SAMPLED_EXAMPLES)):
+            try:
+                lengths += [len(row) for row in codec.encode(example.item, self.tokenizer.backend_tokenizer)]
+            except InputTooLong:
+                continue
+        return len(lengths) / max(1, len(sample)), max(1, round(sum(lengths) / max(1, len(lengths))))
+
+    @cached_property
+    def _reading(self) -> tuple[float, float]:
+        """Seconds to tokenise the text of all languages once, and about how many lines it has."""
+        took, n_lines = 0.0, 0.0
+        for language in self.build.languages:
+            sample = list(islice(lines(self.build.texts, language), _SAMPLED_TEXTS))
+            whole = sum(map(_text_bytes, files(self.build.texts, language)))
+            samples = whole / sum(len(text.encode()) + 1 for text in sample)
+            took += samples * seconds(partial(self.tokenizer.backend_tokenizer.encode_batch_fast, sample))
+            n_lines += samples * len(sample)
+        return took, n_lines
+
+
+def _text_bytes(path: Path) -> int:
+    return path.stat().st_size * (_XZ_RATIO if path.suffix == ".xz" else 1)
+
+
+def _time(spent: float) -> str:
+    if spent < 90:
+        return f"{spent:.0f} s"
+    return f"{spent / 60:.0f} min" if spent < 90 * 60 else f"{spent / 3600:.1f} h"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:,.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:,.1f} GB"
