@@ -15,21 +15,9 @@ from app import __version__, exchange
 from app.errors import InvalidInput, NotServed
 from app.openapi import Responses, inference, probe, problems
 from app.schemas.base import WHOLE, Closed, TaskRequest, Text
-from app.schemas.dp import DpRequest
-from app.schemas.ner import NerRequest
-from app.schemas.nli import NliRequest
-from app.schemas.pos import PosRequest
-from app.schemas.qa import QaRequest
+from app.schemas.shapes import SHAPES
 from app.service import Service
 from app.store import Served
-
-_REQUESTS: dict[str, type[TaskRequest]] = {
-    "ner": NerRequest,
-    "pos": PosRequest,
-    "dp": DpRequest,
-    "nli": NliRequest,
-    "qa": QaRequest,
-}
 
 
 class Tensor(Closed):
@@ -149,7 +137,7 @@ def _task_request(served: Served, body: InferRequest) -> TaskRequest:
     :raises InvalidInput: an element is no JSON, the shape is not the data's, or the task has no requests.
     :raises RequestValidationError: the elements or the parameters are not what the task takes.
     """
-    if served.task not in _REQUESTS:
+    if served.task not in SHAPES:
         raise InvalidInput(f"this version has no request for the task of that bundle: {served.task}")
     (tensor,) = body.inputs
     if tensor.shape != [len(tensor.data)]:
@@ -161,7 +149,10 @@ def _task_request(served: Served, body: InferRequest) -> TaskRequest:
         except ValueError as error:
             raise InvalidInput(f"element {number} of the tensor is not JSON") from error
     try:
-        return _REQUESTS[served.task].model_validate({"inputs": inputs, "parameters": body.parameters})
+        task_request: TaskRequest = SHAPES[served.task].request.model_validate(
+            {"inputs": inputs, "parameters": body.parameters}
+        )
+        return task_request
     except ValidationError as error:
         raise RequestValidationError([item | {"loc": ("body", *item["loc"])} for item in error.errors()]) from error
 

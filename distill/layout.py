@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import DataError
+from app.plugins import names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +33,23 @@ EXPECTED = {
 
 
 def sources(task: str, folder: Path, language: str, split: str) -> list[Source]:
-    """The files that may hold the split, perhaps none. Raises DataError where there is no such folder."""
+    """The files that may hold the split, perhaps none. Raises DataError where there is no such folder.
+
+    Where none of the task's own are there, a file `<task>/<language>/<split>.<format>`, its ending a module of
+    `distill.datasets`.
+    """
     if not folder.is_dir():
         raise DataError(f"the data folder {folder} does not exist")
-    return {"ner": _ner, "pos": _pos, "nli": _nli, "qa": _qa, "dp": _dp}[task](folder, language, split)
+    find = {"ner": _ner, "pos": _pos, "nli": _nli, "qa": _qa, "dp": _dp}.get(task)
+    return (find and find(folder, language, split)) or _by_format(task, folder, language, split)
 
 
 def missing(task: str, folder: Path, language: str, split: str) -> DataError:
     """The error for a split that has no files, or files that hold nothing of it."""
-    wanted = " or ".join(f"{folder}/{pattern.format(language=language, split=split)}" for pattern in EXPECTED[task])
+    patterns = EXPECTED.get(task) or ("{task}/{language}/{split}.<format>",)
+    wanted = " or ".join(
+        f"{folder}/{pattern.format(task=task, language=language, split=split)}" for pattern in patterns
+    )
     hint = ' with lines whose "split" is that' if task in ("nli", "qa") else ""
     return DataError(
         f"no {split} data of the task {task!r} for the language {language!r}: "
@@ -109,6 +118,14 @@ def _qa(folder: Path, language: str, split: str) -> list[Source]:
     test = [path for path in squad if "test" in path.name]
     chosen = {"train": train, "dev": dev, "test": test or ([] if afriqa else xquad)}[split]
     return [Source(path=path, format="squad") for path in (*afriqa, *chosen)]
+
+
+def _by_format(task: str, folder: Path, language: str, split: str) -> list[Source]:
+    return [
+        Source(path=path, format=name)
+        for name in names("distill.datasets")
+        for path in _glob(folder, f"{task}/{language}/{split}.{name}")
+    ]
 
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.annotate.job import SHAPES, Job, format_of
+from app.annotate.job import Job, format_of
 from app.annotate.run import Runner, Summary, annotate, on_ray, on_this_machine
 from app.errors import BistilError, ConfigError, UnknownChoice
+from app.schemas.shapes import SHAPES
 from app.settings import Settings, cpus
 from app.store import ModelStore
 

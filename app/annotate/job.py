@@ -1,11 +1,10 @@
-"""Job: what to annotate and how, said once and handed to every worker; and which request each task's records make."""
+"""Job: what to annotate and how, said once and handed to every worker."""
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import GenericAlias, MappingProxyType
+from types import GenericAlias
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,35 +13,11 @@ from app import plugins
 from app.annotate.formats.base import Reader, Writer
 from app.bundle import Bundle
 from app.errors import ConfigError, UnknownChoice
-from app.schemas.dp import DpRequest, ParsedWord
-from app.schemas.ner import Entity, NerRequest
-from app.schemas.nli import Label, NliRequest
-from app.schemas.pos import PosRequest, Word
-from app.schemas.qa import AnswerSpan, QaRequest
+from app.schemas.shapes import SHAPES, Shape
 
 _FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _PACKAGE = "app.annotate.formats"
 _HEAD_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """A task's request, the fields of one input (a single one is the input itself), and the type of one answer."""
-
-    request: Any
-    fields: tuple[str, ...]
-    answer: Any
-
-
-SHAPES: Mapping[str, Shape] = MappingProxyType(
-    {
-        "ner": Shape(request=NerRequest, fields=("text",), answer=list[Entity]),
-        "pos": Shape(request=PosRequest, fields=("text",), answer=list[Word]),
-        "dp": Shape(request=DpRequest, fields=("text",), answer=list[ParsedWord]),
-        "nli": Shape(request=NliRequest, fields=("text", "text_pair"), answer=list[Label]),
-        "qa": Shape(request=QaRequest, fields=("question", "context"), answer=AnswerSpan),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,14 @@ OTHER = (
 
 
 def tiny_teacher(
-    family: str, folder: Path, *, layers: int = 4, hidden: int = 32, heads: int = 2, vocab: int = 300
+    family: str,
+    folder: Path,
+    *,
+    layers: int = 4,
+    hidden: int = 32,
+    heads: int = 2,
+    vocab: int = 300,
+    positions: int = 64,
 ) -> Path:
     """Save a random masked language model of `family` and its tokenizer into `folder`, and return the folder.
 
@@ -49,7 +56,7 @@ def tiny_teacher(
     pieces, and its mask token lies beyond the model's own pieces, as in mDeBERTa-v3.
     """
     tokenizer = tiny_tokenizer(family, vocab=vocab)
-    model = _model(family, tokenizer, layers=layers, hidden=hidden, heads=heads)
+    model = _model(family, tokenizer, layers=layers, hidden=hidden, heads=heads, positions=positions)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -153,7 +160,9 @@ def _deberta(vocab: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _model(family: str, tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int, heads: int) -> PreTrainedModel:
+def _model(
+    family: str, tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int, heads: int, positions: int
+) -> PreTrainedModel:
     sizes = {
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -163,11 +172,11 @@ def _model(family: str, tokenizer: PreTrainedTokenizerFast, *, layers: int, hidd
     }
     match family:
         case "bert":
-            special: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 64}
+            special: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": positions}
         case "xlm-roberta":
             special = {
                 "vocab_size": len(tokenizer),
-                "max_position_embeddings": 66,
+                "max_position_embeddings": positions + 2,
                 "type_vocab_size": 1,
                 "bos_token_id": tokenizer.bos_token_id,
                 "eos_token_id": tokenizer.eos_token_id,
@@ -175,7 +184,7 @@ def _model(family: str, tokenizer: PreTrainedTokenizerFast, *, layers: int, hidd
         case _:
             special = {
                 "vocab_size": len(tokenizer) + 13,
-                "max_position_embeddings": 64,
+                "max_position_embeddings": positions,
                 "type_vocab_size": 0,
                 "relative_attention": True,
                 "position_buckets": 16,
