@@ -1,6 +1,10 @@
 """docs/api.md against the server: its blocks run, and nothing of the published document is left out of it."""
 
+import json
 import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ from app.errors import BistilError, ConfigError, DataError, error_types
 from app.main import create_app
 from app.settings import Settings
 from tests.documents.blocks import ROOT
+from tests.documents.terminal import Said
 
 PAGE = "docs/api.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
@@ -17,9 +22,25 @@ UNSEEN = {"client-gone", "missing-extra", "invalid-bundle"}
 """A caller that is gone reads nothing; the last two end the server before it answers."""
 
 
+def prepare(folder: Path) -> None:
+    shutil.copytree(ROOT / "model_store" / "ha", folder / "model_store" / "ha")
+
+
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     return create_app(Settings(store="nowhere"), served=[]).openapi()
+
+
+def test_the_client_and_the_open_protocol_find_the_same_place(said: Sequence[Said]) -> None:
+    client, infer = (next(one for one in said if mark in one.block.text) for mark in ("InferenceClient", "/infer"))
+    (output,) = json.loads(infer.output)["outputs"]
+    found = [f"{entity['entity_group']} {entity['word']}" for entity in json.loads(output["data"][0])]
+    assert client.output.splitlines() == found and "LOC Kano" in found
+
+
+def test_the_key_opens_the_models_it_is_for(said: Sequence[Said]) -> None:
+    (models,) = (one for one in said if "Bearer" in one.block.text)
+    assert {model["language"] for model in json.loads(models.output)["models"]} == {"ha"}
 
 
 def test_every_route_is_named(document: dict[str, Any]) -> None:
