@@ -4,10 +4,11 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from distill import recipe
 from distill.__main__ import main
@@ -81,8 +82,11 @@ def test_parameters_are_counted_without_making_them(folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder / "teacher")
     assert Model.of(config).parameters == teacher.num_parameters()
     student = create(teacher, layer_reduction_factor=2)
-    head = teacher.num_parameters() - teacher.base_model.num_parameters()
-    assert Model.of(config, num_hidden_layers=2).parameters == student.base_model.num_parameters() + head
+    head = teacher.num_parameters() - cast(PreTrainedModel, teacher.base_model).num_parameters()
+    assert (
+        Model.of(config, num_hidden_layers=2).parameters
+        == cast(PreTrainedModel, student.base_model).num_parameters() + head
+    )
 
 
 def test_a_layer_is_timed_in_both_directions(folder: Path) -> None:

@@ -147,9 +147,9 @@ def test_the_live_speed_up_is_that_of_the_metrics(visit: Visit, proven: Listenin
     expect(live).to_contain_text("None yet")
     page.page.unroute_all()
     page.type(Text=tiny.SENTENCE)
-    for n in ("1 request ", "2 requests ", "3 requests "):
+    for count in ("1 request ", "2 requests ", "3 requests "):
         page.analyse()
-        expect(live).to_contain_text(n)
+        expect(live).to_contain_text(count)
     n, total, squares = (shadowed(proven.url, name) for name in ("pairs_total", "log_speedup_sum", "log_speedup_sumsq"))
     assert n == 3
     margin = 1.96 * math.sqrt((squares / n - (total / n) ** 2) / (n - 1))
