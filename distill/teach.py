@@ -126,7 +126,8 @@ def open_model(
     """The encoder in `folder` with a head for the task, new where the folder holds none; float32.
 
     A new head starts as torch's layers do, at a scale of 1 / sqrt(width). transformers' constant 0.02 is that of width
-    768: a narrower encoder gets too faint a gradient through it, and learns no inference for hundreds of steps.
+    768: a narrower encoder gets too faint a gradient through it, and learns no inference for hundreds of steps. What
+    starts at zero stays there.
     """
     transformers.set_seed(seed)
     options: dict[str, Any] = {}
@@ -153,7 +154,7 @@ def open_model(
     finally:
         transformers.logging.set_verbosity(level)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and f"{name}.weight" in info["missing_keys"]:
+        if isinstance(module, nn.Linear) and f"{name}.weight" in info["missing_keys"] and module.weight.any():
             module.reset_parameters()
     return cast(PreTrainedModel, model)
 

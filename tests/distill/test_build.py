@@ -59,7 +59,8 @@ def arguments(folder: Path, data: Path, *extra: str, family: str = "xlm-roberta"
         tiny_teacher(family, teacher)
     places = {"teacher": teacher, "data": data, "out": folder / "runs", "store": folder / "store"}
     options = [part for name, place in places.items() for part in (f"--{name}", str(place))]
-    return ["build", "--tgt", "ha", *options, *extra, *SMALL]
+    said = {part.partition("=")[0] for part in extra}
+    return ["build", "--tgt", "ha", *options, *extra, *(part for part in SMALL if part.partition("=")[0] not in said)]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:

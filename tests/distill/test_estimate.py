@@ -70,7 +70,8 @@ def test_a_step_of_the_task_teacher_updates_every_parameter(folder: Path) -> Non
     def clock(config: PreTrainedConfig, rows: int, length: int, half: bool) -> Speed:
         return Speed(forward=0, both=0, update=1.0)
 
-    build = build_of(folder, teach={"default": {"batch_size": 8, "epochs": 2}})
+    halved = {"layer_reduction_factor": 2}
+    build = build_of(folder, student=halved, teach={"default": {"batch_size": 8, "epochs": 2}})
     n_sentences = (folder / "data" / "ner" / "en" / "train.conll").read_text(encoding="utf-8").strip().count("\n\n") + 1
     teacher, _ = load_teacher(folder / "teacher")
     spent = only(estimate(build, ["teach"], clock=clock), "ner/teach").seconds

@@ -16,7 +16,7 @@ from tests.documents.blocks import NEEDS, PAGES, ROOT, Block, blocks
 
 EVERY = [block for page in PAGES for block in blocks(page)]
 OPTIONS = {"needs", "file", "status"}
-_PROGRAM = re.compile(r"(?:python[\d.]* -m ([\w.]+)(?: ([a-z]+)\b)?|(bistil-serve)\b)")
+_PROGRAM = re.compile(r"(?:python[\d.]* -m ([\w.]+)(?: ([a-z]+)\b)?|(bistil-serve)\b(?!:))")
 _FLAG = re.compile(r"(?<!\S)(--[a-z][\w-]*)")
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#([^)\s]+))?\)")
 
