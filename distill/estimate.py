@@ -182,7 +182,7 @@ class _Plan:
             memory=self.teacher.bytes
             + 5 * self.student.bytes
             + self.student.activations(tuning.batch_size, tuning.max_length),
-            disk=round((1 + 2 * phase.density) * self.student.bytes),
+            disk=self.student.bytes + round((1 + 8 * phase.density) * self.student.parameters),  # with mask and delta
             scratch=5 * self.student.bytes,
         )
 

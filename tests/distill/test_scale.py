@@ -15,6 +15,7 @@ from tests.distill import corpora
 from tests.distill.tiny import tiny_teacher
 
 SETTINGS = (
+    "student.layer_reduction_factor=2",
     *("phase1.schedule.steps=6", "phase1.schedule.log_every=1", "phase1.schedule.accumulate=2"),
     *("phase1.schedule.precision=fp32", "phase1.sequence_length=32", "phase1.batch_size=4", "phase1.heldout=0.2"),
     *("teach.ner.epochs=1", "teach.ner.accumulate=2", "teach.ner.batch_size=8", "teach.ner.precision=fp32"),
