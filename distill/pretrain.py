@@ -180,6 +180,8 @@ def save(run: Pretraining, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     recipe = configuration.plain(run)
     for place in ("text", "out"):
         recipe.pop(place)
+    if run.start is not None and Path(run.start.model).is_dir():
+        recipe["start"]["model"] = Path(run.start.model).name
     state = json.loads((work / "checkpoint" / "run.json").read_text())
     facts = {
         "parameters": model.num_parameters(),
