@@ -61,10 +61,13 @@ class Model:
 
 
 def time_layer(config: PreTrainedConfig, rows: int, length: int, half: bool) -> Speed:
-    """Time one layer of this shape on a micro-batch, the better of two after a warm-up, and AdamW's step."""
+    """Time one layer of this shape on a micro-batch, the better of two after a warm-up, and AdamW's step.
+
+    The weights are float32, as in training, whatever precision the teacher's are stored in.
+    """
     single = copy.deepcopy(config)
     single.num_hidden_layers, single.vocab_size = 1, min(1000, config.vocab_size)
-    model: Any = AutoModel.from_config(single, attn_implementation=attention_for(single, "sdpa"))
+    model: Any = AutoModel.from_config(single, dtype=torch.float32, attn_implementation=attention_for(single, "sdpa"))
     processes.place(model)
     ids = torch.full((rows, length), single.vocab_size - 1, device=processes.device())
 

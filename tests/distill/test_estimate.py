@@ -91,9 +91,11 @@ def test_parameters_are_counted_without_making_them(folder: Path) -> None:
     )
 
 
-def test_a_layer_is_timed_in_both_directions(folder: Path) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_a_layer_is_timed_in_both_directions_whatever_its_weights_are_stored_in(folder: Path, half: bool) -> None:
     config = AutoConfig.from_pretrained(folder / "teacher")
-    speed = time_layer(config, 4, 16, False)
+    config.dtype = torch.float16
+    speed = time_layer(config, 4, 16, half)
     assert speed.forward > 0 and speed.both > 0 and speed.update > 0
     assert config.num_hidden_layers == 4
 
