@@ -15,7 +15,8 @@ from app.errors import BistilError
 from distill import build as building
 from distill import bundles, estimate, plots, processes, recipe, results
 from distill import config as configuration
-from distill.compare import Cell, grid, run
+from distill.compare import grid, run
+from distill.finding import Finding
 from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
@@ -138,15 +139,15 @@ def _compare(options: argparse.Namespace, console: Console) -> None:
     command = shlex.join(["python", "-m", "distill", *options.given])
     place = folder / cells[0].build.tgt
 
-    def write(finished: Sequence[Cell]) -> None:
+    def write(found: Sequence[Finding]) -> None:
         if processes.is_main():
-            results.write(results.collect(finished, of=len(cells)), place, command=command)
+            results.write(results.collect(found, of=len(cells)), place, command=command)
 
-    run(cells, tell=console.print, after=write)
+    found = run(cells, findings=options.findings or place / "findings", tell=console.print, after=write)
     if not processes.is_main():
         return
-    plots.quality_against_latency(results.collect(cells, of=len(cells)), place / "quality.png")
-    plots.learning_curves(cells, place / "curves.png")
+    plots.quality_against_latency(results.collect(found, of=len(cells)), place / "quality.png")
+    plots.learning_curves(found, place / "curves.png")
     print((place / "results.md").read_text(encoding="utf-8"))
 
 
@@ -200,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_inputs(command, preset="compare")
     command.add_argument("--methods", help="comma-separated TOMLs of distill/configs/methods (default: all)")
     command.add_argument("--seeds", type=_numbers, default=(1, 2, 3), help="comma-separated (default: 1,2,3)")
+    command.add_argument(
+        "--findings", type=Path, help="folder of what finished cells found (default: <out>/compare/<tgt>/findings)"
+    )
     command = _add(commands, "verify", "check the hashes of one bundle or of a whole store")
     command.add_argument("folder", type=Path, help="a bundle or a store")
     command = _add(commands, "upload", "copy a store's bundles to a store elsewhere, such as s3://...")

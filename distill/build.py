@@ -83,7 +83,7 @@ def trim(build: Build) -> dict[str, Any]:
         return {"pieces_before": len(tokenizer), "pieces_after": len(kept), "unk_rate": rates}
 
     cut = {"threshold": build.student.threshold, "keep_characters": build.student.keep_characters}
-    inputs = {"teacher": identity(resolve(build.teacher)), **cut, "text": _texts(build)}
+    inputs = {"teacher": identity(resolve(build.teacher)), **cut, "text": text_files(build)}
     return stage.run(build.folder / "trim", inputs, work, pool=build.pool)
 
 
@@ -337,7 +337,8 @@ def identity(folder: Path) -> str:
     return stage.fingerprint(parts)
 
 
-def _texts(build: Build) -> list[tuple[str, int]]:
+def text_files(build: Build) -> list[tuple[str, int]]:
+    """Name and size of every file of plain text of the build's languages."""
     return [(path.name, path.stat().st_size) for language in build.languages for path in files(build.texts, language)]
 
 

@@ -1,20 +1,27 @@
 """`compare`: methods under one budget and set of seeds. Each cell (method, task, seed) is done once.
 
 A cell is a build of its own under `<out>/<method>/seed-<n>`; stages of equal inputs are shared through `<out>/stages`:
-the trimmed teacher and the task teachers by all, phase 1 by the methods that differ in phase 2 alone.
+the trimmed teacher and the task teachers by all, phase 1 by the methods that differ in phase 2 alone. What a finished
+cell tells is a file in the folder of findings, with which any machine goes on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
 from distill import build as building
-from distill import efficiency, recipe
+from distill import datasets, efficiency, recipe, stage
+from distill.finding import Finding
 from distill.recipe import Build
+from distill.teacher import resolve
 
 STAGES = "stages"
+
+_DECISIVE = ("tgt", "src", "target_labels", "adapted", "adapt", "student", "phase1")
+"""What of a build decides a cell's finding beside its task's part, its teacher and its data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +38,24 @@ class Cell:
         return f"{self.method}, {self.task}, seed {self.seed}"
 
     @property
-    def folder(self) -> Path:
-        """Where the task's stages are."""
-        return self.build.folder / self.task
+    def file(self) -> str:
+        """Its finding's name."""
+        return f"{self.build.tgt}.{self.task}.{self.method}.seed-{self.seed}.json"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all that decides what the cell finds, wherever its files are."""
+        build = self.build
+        chosen = {name: value for name, value in asdict(build).items() if name in _DECISIVE}
+        teach, transfer = asdict(build.tuning(self.task)), asdict(build.phase2(self.task))
+        read = [*((language, "train") for language in build.labels), (build.tgt, "test")]
+        labels = [
+            file["sha256"]
+            for language, split in read
+            for file in datasets.read(self.task, build.data, language, split).files
+        ]
+        data = [building.identity(resolve(build.teacher)), building.text_files(build), labels]
+        return stage.fingerprint(self.task, chosen, teach, transfer, build.export.test_examples, data)
 
 
 def grid(
@@ -56,22 +78,43 @@ def grid(
     return cells
 
 
-def run(cells: Sequence[Cell], *, tell: Callable[[str], None], after: Callable[[Sequence[Cell]], None]) -> None:
-    """Bring every cell to its scores, and the first cell of each method to its speed.
+def run(
+    cells: Sequence[Cell], *, findings: Path, tell: Callable[[str], None], after: Callable[[Sequence[Finding]], None]
+) -> list[Finding]:
+    """Every cell's finding: the one in the folder `findings`, or the work's, which is put there.
 
-    `after` is called after each with the cells that are finished.
+    The first cell of each method is timed too. `after` is called after each with all findings so far.
     """
+    found: list[Finding] = []
     timed: set[str] = set()
     for number, cell in enumerate(cells, start=1):
-        tell(f"{number}/{len(cells)}  {cell.name}")
-        building.trim(cell.build)
-        if cell.build.adapted:
-            building.adapt(cell.build)
-        for stage in (building.student, building.phase1):
-            stage(cell.build)
-        for task_stage in (building.task_teacher, building.task_student, building.evaluation):
-            task_stage(cell.build, cell.task)
-        if cell.method not in timed:
-            efficiency.measure(cell.build, cell.task)
+        path = findings / cell.file
+        known = Finding.load(path) if path.is_file() else None
+        if known is None or known.fingerprint != cell.fingerprint:
+            tell(f"{number}/{len(cells)}  {cell.name}")
+            known = _work(cell, timed=cell.method in timed)
+            known.save(path)
+        if known.efficiency:
             timed.add(cell.method)
-        after(cells[:number])
+        found.append(known)
+        after(found)
+    return found
+
+
+def _work(cell: Cell, *, timed: bool) -> Finding:
+    building.trim(cell.build)
+    if cell.build.adapted:
+        building.adapt(cell.build)
+    for shared in (building.student, building.phase1):
+        shared(cell.build)
+    for task_stage in (building.task_teacher, building.task_student, building.evaluation):
+        task_stage(cell.build, cell.task)
+    return Finding.read(
+        cell.build.folder,
+        fingerprint=cell.fingerprint,
+        target=cell.build.tgt,
+        method=cell.method,
+        task=cell.task,
+        seed=cell.seed,
+        efficiency=None if timed else efficiency.measure(cell.build, cell.task),
+    )

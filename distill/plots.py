@@ -1,6 +1,5 @@
 """The two plots of a comparison: quality against latency, and learning curves."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from app.errors import DataError
-from distill.compare import Cell
+from distill.finding import Finding
 
 _INCHES = 4.2
-
-Curve = tuple[np.ndarray, np.ndarray]
 
 
 def quality_against_latency(found: Mapping[str, Any], path: Path) -> None:
@@ -34,65 +30,33 @@ def quality_against_latency(found: Mapping[str, Any], path: Path) -> None:
     _save(figure, panels, path)
 
 
-def learning_curves(cells: Sequence[Cell], path: Path) -> None:
+def learning_curves(findings: Sequence[Finding], path: Path) -> None:
     """Phase 1's held-out loss as a share of its first value, then a panel a task: dev score in phase 2; over tokens.
 
     Curves are means over the seeds that have finished. Scores are on the source languages' dev data.
     """
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    tasks = list(dict.fromkeys(finding.task for finding in findings))
     figure, panels = _panels(1 + len(tasks))
-    for number, method in enumerate(dict.fromkeys(cell.method for cell in cells)):
-        mine = [cell for cell in cells if cell.method == method]
+    for number, method in enumerate(dict.fromkeys(finding.method for finding in findings)):
+        mine = [finding for finding in findings if finding.method == method]
         style = {**_look(number), "markersize": 4, "label": method}
-        _draw(panels[0], [_phase1(cell) for cell in mine if cell.task == mine[0].task], style)
+        once = [finding.curves for finding in mine if finding.task == mine[0].task]
+        _draw(panels[0], [(t, np.divide(s, s[0])) for told in once for t, s in _of(told, "phase1")], style)
         for panel, task in zip(panels[1:], tasks, strict=True):
-            _draw(panel, [_phase2(cell) for cell in mine if cell.task == task], style)
+            _draw(panel, [c for finding in mine if finding.task == task for c in _of(finding.curves, "phase2")], style)
     panels[0].set(title="phase 1", xlabel="tokens", ylabel="held-out loss / its first value")
     for panel, task in zip(panels[1:], tasks, strict=True):
         panel.set(title=f"phase 2, {task}", xlabel="tokens", ylabel="dev score, source language")
     _save(figure, panels, path)
 
 
-def read_curve(log: Path) -> Curve:
-    """Tokens and scores of a training log; of steps that a resumed run made twice the later counts.
-
-    Shape: both (evaluations,). Raises DataError where the log holds no step.
-    """
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    tokens = {entry["step"]: entry["tokens"] for entry in entries if "tokens" in entry}
-    scores = {entry["step"]: entry["score"] for entry in entries if "score" in entry}
-    if not tokens:
-        raise DataError(f"{log} holds no training step")
-    steps = sorted(scores)
-    total = np.cumsum([tokens[step] for step in sorted(tokens)])
-    return np.interp(steps, sorted(tokens), total), np.asarray([scores[step] for step in steps], dtype=np.float64)
+def _of(curves: Mapping[str, tuple[list[float], list[float]]], phase: str) -> list[tuple[Any, Any]]:
+    """The phase's curve, if it has one."""
+    return [curves[phase]] if phase in curves and curves[phase][0] else []
 
 
-def _phase1(cell: Cell) -> Curve | None:
-    log = cell.build.folder / "distill" / "log.jsonl"
-    if not log.is_file():
-        return None
-    tokens, scores = read_curve(log)
-    return (tokens, scores / scores[0]) if len(scores) else None
-
-
-def _phase2(cell: Cell) -> Curve | None:
-    """The full and the sparse phase, one after the other."""
-    parts = [
-        read_curve(log)
-        for name in ("full", "sparse")
-        if (log := cell.folder / "transfer" / name / "log.jsonl").is_file()
-    ]
-    if not parts:
-        return None
-    starts = np.cumsum([0.0, *(tokens[-1] for tokens, _ in parts[:-1])])
-    tokens = np.concatenate([start + tokens for start, (tokens, _) in zip(starts, parts, strict=True)])
-    return tokens, np.concatenate([scores for _, scores in parts])
-
-
-def _draw(panel: Axes, curves: Sequence[Curve | None], style: Mapping[str, Any]) -> None:
-    whole = [curve for curve in curves if curve is not None]
-    whole = [curve for curve in whole if len(curve[0]) == len(whole[0][0])]
+def _draw(panel: Axes, curves: Sequence[tuple[Any, Any]], style: Mapping[str, Any]) -> None:
+    whole = [curve for curve in curves if len(curve[0]) == len(curves[0][0])]
     if whole:
         panel.plot(np.mean([t for t, _ in whole], axis=0), np.mean([s for _, s in whole], axis=0), **style)
 

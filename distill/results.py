@@ -8,41 +8,39 @@ from typing import Any
 
 import numpy as np
 
-from distill import stage
 from distill.bootstrap import Resampled, resample
-from distill.build import TERMS, evaluated
-from distill.compare import Cell
+from distill.finding import Finding
 from distill.report import markdown_table
 from distill.tasks.base import training_task
 
 _SEED = 0
 
 
-def collect(cells: Sequence[Cell], *, of: int) -> dict[str, Any]:
+def collect(findings: Sequence[Finding], *, of: int) -> dict[str, Any]:
     """Everything about these finished cells `of` that many.
 
     A score is the mean over seeds, its interval the 95 % bootstrap over test items; differences between methods are
     paired: both are resampled on the same items.
     """
     methods: dict[str, Any] = {}
-    for method in dict.fromkeys(cell.method for cell in cells):
-        methods[method] = {**_costs([cell for cell in cells if cell.method == method]), "tasks": {}}
+    for method in dict.fromkeys(finding.method for finding in findings):
+        methods[method] = {**_costs([finding for finding in findings if finding.method == method]), "tasks": {}}
     differences: dict[str, list[dict[str, Any]]] = {}
-    for task in dict.fromkeys(cell.task for cell in cells):
-        of_task = [cell for cell in cells if cell.task == task]
-        weights = resample(evaluated(of_task[0].build, task)["examples"], seed=_SEED)
+    for task in dict.fromkeys(finding.task for finding in findings):
+        of_task = [finding for finding in findings if finding.task == task]
+        weights = resample(len(of_task[0].terms[0]), seed=_SEED)
         scores: dict[str, Resampled] = {}
-        for method in dict.fromkeys(cell.method for cell in of_task):
-            mine = [cell for cell in of_task if cell.method == method]
+        for method in dict.fromkeys(finding.method for finding in of_task):
+            mine = [finding for finding in of_task if finding.method == method]
             scores[method], methods[method]["tasks"][task] = _scores(mine, weights)
         differences[task] = [
             {"methods": [one, other], **_told("difference", scores[one] - scores[other])}
             for one, other in combinations(scores, 2)
         ]
     return {
-        "target": cells[0].build.tgt,
+        "target": findings[0].target,
         "cells": of,
-        "finished": len(cells),
+        "finished": len(findings),
         "metrics": {task: training_task(task).main_metric for task in differences},
         "methods": methods,
         "differences": differences,
@@ -121,34 +119,26 @@ def _score_cell(score: Mapping[str, Any]) -> str:
     return f"{score['score']:.1f}{spread} ({score['low']:.1f}-{score['high']:.1f})"
 
 
-def _costs(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Size and speed from the method's first task and seed; tokens and seconds of phase 1 and 2, a mean over seeds."""
-    timed = next((c for c in cells if (c.folder / "efficiency" / "stage.json").is_file()), None)
+def _costs(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Size and speed from the cell that was timed; tokens and seconds of phase 1 and 2, a mean over seeds."""
     costs: dict[str, Any] = {}
+    timed = next((finding.efficiency for finding in findings if finding.efficiency), None)
     if timed is not None:
-        report = stage.report(timed.folder / "efficiency", command="compare")
-        costs = {**report["student"], "speed": report["speed"], "teacher": report["teacher"]}
-    seeds = {cell.seed: cell for cell in cells}
+        costs = {**timed["student"], "speed": timed["speed"], "teacher": timed["teacher"]}
+    seeds = {finding.seed: finding for finding in findings}
     for key in ("tokens", "seconds"):
-        spent = sum(_spent(stage.report(c.folder / "transfer", command="transfer"), key) for c in cells)
-        spent += sum(_spent(stage.report(c.build.folder / "distill", command="distill"), key) for c in seeds.values())
+        spent = sum(finding.spent["phase2"][key] for finding in findings)
+        spent += sum(finding.spent["phase1"][key] for finding in seeds.values())
         costs[key] = spent / len(seeds)
     return costs
 
 
-def _spent(report: Any, key: str) -> float:
-    """The sum of a figure over all runs of the training loop that a stage's report tells of."""
-    if not isinstance(report, Mapping):
-        return 0.0
-    return float(report.get(key, 0.0)) + sum(_spent(value, key) for value in report.values())
-
-
-def _scores(cells: Sequence[Cell], weights: np.ndarray) -> tuple[Resampled, dict[str, Any]]:
+def _scores(findings: Sequence[Finding], weights: np.ndarray) -> tuple[Resampled, dict[str, Any]]:
     """One method on one task: its score, and what the table says of it and of its teacher."""
-    runs = np.stack([np.load(cell.folder / "evaluate-student" / TERMS) for cell in cells])
+    runs = np.stack([np.transpose(finding.terms) for finding in findings])
     score = Resampled.of(runs, weights)
-    teacher = Resampled.of(np.load(cells[0].folder / "evaluate-teacher" / TERMS)[None], weights)
-    seeds = {cell.seed: Resampled.of(run[None], weights).value for cell, run in zip(cells, runs, strict=True)}
+    teacher = Resampled.of(np.transpose(findings[0].teacher_terms)[None], weights)
+    seeds = {f.seed: Resampled.of(run[None], weights).value for f, run in zip(findings, runs, strict=True)}
     told: dict[str, Any] = {**_told("score", score), "seeds": seeds}
     if len(seeds) > 1:
         told["deviation"] = float(np.std(list(seeds.values()), ddof=1))

@@ -1,10 +1,12 @@
 """A stage is a function from a configuration and a directory to a directory, skipped when its inputs stand."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +33,34 @@ def run(
 
     A folder half done for the same inputs is handed over as it is, to be resumed; one of other inputs is emptied.
     With a `pool`, `folder` becomes a link to the folder there that is named for the inputs, so that all with the same
-    inputs share one result. Of several processes the main one works and the others wait, unless they work `together`.
+    inputs share one result; a command that needs what another one is at work on waits for it. Of several processes
+    the main one works and the others wait, unless they work `together`.
     """
     mark = fingerprint(inputs)
-    if not processes.decide(lambda: _is_done(folder, mark, pool)):
-        found: Mapping[str, Any] = {}
-        if together or processes.is_main():
-            found = work(folder)
-        if processes.is_main():
-            fresh = (folder / _DONE).with_suffix(".tmp")
-            fresh.write_text(json.dumps({"fingerprint": mark, **found}, indent=1))
-            fresh.replace(folder / _DONE)
-        processes.wait()
+    with _alone(pool and pool / f"{folder.name}-{mark[:16]}.lock"):
+        if not processes.decide(lambda: _is_done(folder, mark, pool)):
+            found: Mapping[str, Any] = {}
+            if together or processes.is_main():
+                found = work(folder)
+            if processes.is_main():
+                fresh = (folder / _DONE).with_suffix(".tmp")
+                fresh.write_text(json.dumps({"fingerprint": mark, **found}, indent=1))
+                fresh.replace(folder / _DONE)
+            processes.wait()
     finished: dict[str, Any] = json.loads((folder / _DONE).read_text())
     return finished
+
+
+@contextmanager
+def _alone(lock: Path | None) -> Iterator[None]:
+    """Wait until no other command is inside the block with this lock; a killed one is inside no longer."""
+    if lock is None or not processes.is_main():
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _is_done(folder: Path, mark: str, pool: Path | None) -> bool:

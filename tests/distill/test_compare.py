@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from app.errors import ConfigError, UnknownChoice
+from app.errors import ConfigError, DataError, UnknownChoice
+from distill import config as configuration
 from distill.__main__ import main
 from distill.build import TERMS
-from distill.compare import STAGES, grid
-from distill.plots import read_curve
+from distill.compare import STAGES, Cell, grid
+from distill.finding import Finding, read_curve
 from distill.results import markdown
 from tests.distill import corpora
 from tests.distill.tiny import tiny_teacher
@@ -96,6 +97,13 @@ def test_a_killed_comparison_goes_on_and_ends_with_one_table(place: Path) -> Non
     for name in ("quality.png", "curves.png"):
         assert (results.parent / name).read_bytes().startswith(b"\x89PNG")
 
+    elsewhere = place / "elsewhere"
+    findings = ("--findings", str(results.parent / "findings"))
+    assert main(arguments(elsewhere, "--methods", "bistil,bistil-unlabelled", *findings)) == 0
+    assert not finished(elsewhere), "what is found is not worked out again on another machine"
+    again = json.loads((elsewhere / "compare" / "ha" / "results.json").read_text())
+    assert {**again, "command": ""} == {**told, "command": ""}
+
 
 def check(told: dict[str, Any], out: Path) -> None:
     """The table's figures, from the evaluations' files by hand."""
@@ -122,6 +130,26 @@ def test_every_cell_has_its_seed_and_all_share_the_pool(tmp_path: Path) -> None:
         assert cell.build.phase1.schedule.seed == cell.build.phase2(cell.task).tuning.seed == cell.seed
         assert cell.build.tuning(cell.task) == cells[0].build.tuning(cell.task)
     assert len({cell.build.pool for cell in cells}) == 1 and len({cell.build.out for cell in cells}) == 2
+
+
+def test_what_a_cell_finds_is_known_by_what_decides_it_and_by_no_place(place: Path) -> None:
+    def cell(method: str, *extra: str, out: str = "one") -> Cell:
+        settings = configuration.overrides([f"data={place / 'data'}", f"teacher={place / 'teacher'}", *extra])
+        return grid("compare", [{"tgt": "ha", "tasks": "pos"}, settings], methods=[method], seeds=[1], out=place / out)[
+            0
+        ]
+
+    same = cell("bistil").fingerprint
+    assert cell("bistil", out="other").fingerprint == same
+    assert cell("bistil", "teach.ner.epochs=9").fingerprint == same, "another task's teacher is none of its"
+    others = [cell("bistil-kl"), cell("bistil", "phase1.schedule.steps=3"), cell("bistil", "export.test_examples=7")]
+    assert len({same, *(other.fingerprint for other in others)}) == 4
+
+
+def test_a_damaged_finding_says_which_file_to_remove(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"method": "bistil"}')
+    with pytest.raises(DataError, match=r"a\.json.*remove it"):
+        Finding.load(tmp_path / "a.json")
 
 
 def test_unknown_and_repeated_methods_are_errors(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Stages: resumed, skipped, shared."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -61,3 +64,22 @@ def test_a_pool_never_takes_the_place_of_a_finished_stage(tmp_path: Path) -> Non
     stage.run(tmp_path / "trim", {}, lambda folder: {})
     with pytest.raises(ConfigError, match="out folder"):
         stage.run(tmp_path / "trim", {}, lambda folder: {}, pool=tmp_path / "stages")
+
+
+def test_of_two_at_one_stage_of_the_pool_one_works_and_the_other_finds_it_done(tmp_path: Path) -> None:
+    working, calls = Event(), []
+
+    def work(folder: Path) -> dict[str, int]:
+        calls.append(folder.name)
+        working.set()
+        time.sleep(0.2)
+        return {"n": len(calls)}
+
+    def go(name: str) -> dict[str, int]:
+        return stage.run(tmp_path / name / "trim", {"a": 1}, work, pool=tmp_path / "stages")
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(go, "one")
+        assert working.wait(timeout=60)
+        second = threads.submit(go, "other")
+    assert first.result() == second.result() and len(calls) == 1
