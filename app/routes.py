@@ -125,7 +125,7 @@ async def language_ready(language: str, request: Request) -> Response:
 
 @router.get("/v1/{language}/card", tags=["models"], response_model=LanguageCard, responses=_LOOKUP)
 async def language_card(language: str, request: Request) -> Response:
-    """What is known about all models of a language: scores with intervals, the teacher's beside, licence, hashes."""
+    """What is known about all models of a language: scores beside the teacher's and a baseline's, licence, hashes."""
     cards = [Card.of(model).model_dump() for model in _service(request).models(language)]
     return _json({"language": language, "tasks": cards})
 

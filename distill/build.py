@@ -16,11 +16,11 @@ from distill import adaptation, datasets, processes, stage, unlabelled, vocabula
 from distill.bilingual import PROJECTION, distil
 from distill.corpus import files, lines
 from distill.delta import SparseDelta
-from distill.evaluate import interval, open_tokenizer, predictions, predictor_for
+from distill.evaluate import judge, open_tokenizer, predictions, predictor_for
 from distill.observation import attention_to_show
 from distill.recipe import Build
 from distill.student import create, layer_map, load_student
-from distill.tasks.base import task_named, training_task
+from distill.tasks.base import Example, task_named, training_task
 from distill.teach import open_model, read_sources, teach, thin
 from distill.teacher import load_teacher, resolve
 from distill.transfer import transfer
@@ -268,15 +268,19 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
 
 
 def evaluation(build: Build, task: str) -> dict[str, Any]:
-    """Teacher and student on the target's test data, with bootstrap intervals, through the code that serves."""
+    """Baseline, teacher and student on the target's test data, with intervals, the two through the code that serves."""
     for who, where in EVALUATED.items():
         _evaluate(build, task, who, where)
+    _evaluate_baseline(build, task)
     return evaluated(build, task)
 
 
 def evaluated(build: Build, task: str) -> dict[str, Any]:
-    """What `evaluation` found: scores of teacher and student, the data, the number of examples."""
-    found = {who: stage.report(build.folder / task / f"evaluate-{who}", command="evaluate") for who in EVALUATED}
+    """What `evaluation` found: scores of baseline, teacher and student, the data, the number of examples."""
+    found = {
+        who: stage.report(build.folder / task / f"evaluate-{who}", command="evaluate")
+        for who in ("baseline", *EVALUATED)
+    }
     return {
         "scores": {who: report["scores"] for who, report in found.items()},
         "data": found["student"]["data"],
@@ -290,8 +294,7 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
     made = stage.report(build.folder / task / where, command=where)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        corpus = datasets.read(task, build.data, build.tgt, "test")
-        examples = thin(corpus.examples, build.export.test_examples)
+        examples, files = _test_data(build, task)
         training, tuning = training_task(task), build.tuning(task)
         source = build.folder / task / where / "model"
         model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
@@ -306,14 +309,39 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
             pad_id=int(model.config.pad_token_id),
         )
         found = predictions(predictor, examples)
-        gold = [example.gold for example in examples]
-        np.save(folder / TERMS, training.terms(gold, found))
-        low, high = interval(training, gold, found, seed=0)
-        scores = {**training.score(gold, found), "low": low, "high": high}
-        return {"scores": scores, "data": corpus.files, "examples": len(examples)}
+        np.save(folder / TERMS, training.terms([example.gold for example in examples], found))
+        return {"scores": judge(training, examples, found), "data": files, "examples": len(examples)}
 
     inputs = {where: made["fingerprint"], "tgt": build.tgt, "n": build.export.test_examples}
     return stage.run(build.folder / task / f"evaluate-{who}", inputs, work, pool=build.pool)
+
+
+def _evaluate_baseline(build: Build, task: str) -> dict[str, Any]:
+    """The scores of what the labels alone tell, and how they do: `<task>/evaluate-baseline`."""
+    limit = build.tuning(task).max_examples
+
+    def work(folder: Path) -> Mapping[str, Any]:
+        training = training_task(task)
+        data = read_sources(task, build.data, build.labels, max_examples=limit, max_dev=1)
+        examples, _ = _test_data(build, task)
+        found = training.baseline(data.train, [example.item for example in examples])
+        return {"scores": {**judge(training, examples, found), "rule": training.baseline_rule}}
+
+    inputs = {
+        "task": task,
+        "labels": build.labels,
+        "data": str(build.data),
+        "max_examples": limit,
+        "tgt": build.tgt,
+        "n": build.export.test_examples,
+    }
+    return stage.run(build.folder / task / "evaluate-baseline", inputs, work, pool=build.pool)
+
+
+def _test_data(build: Build, task: str) -> tuple[list[Example], list[dict[str, Any]]]:
+    """The target's examples to score on, and the files that they are from."""
+    corpus = datasets.read(task, build.data, build.tgt, "test")
+    return thin(corpus.examples, build.export.test_examples), corpus.files
 
 
 def _save(model: PreTrainedModel, folder: Path, *, tokenizer: Path) -> None:

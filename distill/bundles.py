@@ -20,7 +20,7 @@ from distill.build import evaluated, identity, sample_texts
 from distill.corpus import files, lines
 from distill.datasets.base import provenance
 from distill.efficiency import TIMED_ITEMS, rows_alone
-from distill.evaluate import evaluate, open_tokenizer
+from distill.evaluate import judge, open_tokenizer, predictions
 from distill.export import export_onnx
 from distill.familiar import familiarity
 from distill.publish import publish
@@ -78,7 +78,8 @@ def export(build: Build, task: str) -> dict[str, Any]:
             scores = dict(scored["scores"])
             for variant in variants:
                 predictor = Predictor(codec, open_tokenizer(staged), open_engine(staged, variant), pad_id=pad_id)
-                scores[f"student {variant.name}"] = evaluate(predictor, training, test, progress=False)
+                found = predictions(predictor, test, progress=False)
+                scores[f"student {variant.name}"] = judge(training, test, found)
                 predictor.close()
             sizes = {
                 "teacher_parameters": sum(p.numel() for p in teacher.parameters()),
@@ -129,7 +130,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
         stage.discard(folder, "teacher.onnx", "student.onnx", "tokenizer")
         if build.export.teacher_store:
             teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
-            scores = {"scores": {"teacher": scored["scores"]["teacher"]}}
+            scores = {"scores": {who: scored["scores"][who] for who in ("baseline", "teacher")}}
             store = Path(build.export.teacher_store)
             publish(
                 teacher, teacher_folder, training, data.dev, calibration, {**manifest, **scores}, store=store, **how
@@ -210,6 +211,7 @@ def summary(build: Build) -> list[dict[str, Any]]:
             {
                 "task": task,
                 "metric": metric,
+                "baseline": scores["baseline"][metric],
                 "teacher": scores["teacher"][metric],
                 "student": scores["student"][metric],
                 f"student, {fastest}" if fastest == "int8" else "student, fastest": scores[f"student {fastest}"][

@@ -79,6 +79,13 @@ def evaluate(
     return task.score([example.gold for example in examples], predictions(predictor, examples, progress=progress))
 
 
+def judge(task: TrainingTask, examples: Sequence[Example], predictions: Sequence[Any]) -> dict[str, float]:
+    """The task's metrics, and the interval of the main one as `low` and `high`, in 0..100."""
+    gold = [example.gold for example in examples]
+    low, high = interval(task, gold, predictions, seed=0)
+    return {**task.score(gold, predictions), "low": low, "high": high}
+
+
 def interval(
     task: TrainingTask, gold: Sequence[Any], predictions: Sequence[Any], *, seed: int, n: int = 200
 ) -> tuple[float, float]:

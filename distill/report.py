@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from app.bundle import Manifest
+from distill.tasks.base import task_named
 
 TASKS = {
     "ner": "named entity recognition",
@@ -26,7 +27,7 @@ def card(manifest: Manifest) -> str:
         f"A student for {TASKS.get(manifest.task, manifest.task)} in `{manifest.language}`, distilled from a "
         f"multilingual teacher and taught the task on labels in `{sources}` {how}.",
         "## Scores",
-        _scores(manifest.scores),
+        _scores(manifest.scores, main_metric=task_named(manifest.task).main_metric),
         "Variants, with their score on development data:",
         markdown_table(
             ("variant", "file", "precision", "scores"),
@@ -129,16 +130,22 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _scores(scores: Mapping[str, Any]) -> str:
-    """`{"teacher": {metric: value}, "student": {...}}` as a table, anything else as pairs."""
+def _scores(scores: Mapping[str, Mapping[str, Any]], *, main_metric: str) -> str:
+    """`{"teacher": {metric: value}, "student": {...}}` as a table, and below it what the baseline does."""
     if not scores:
         return "None were recorded."
-    if not all(isinstance(value, Mapping) for value in scores.values()):
-        return _pairs(scores)
-    metrics = list(dict.fromkeys(name for values in scores.values() for name in values))
-    return markdown_table(
-        ("model", *metrics), [(who, *(_text(values.get(m, "")) for m in metrics)) for who, values in scores.items()]
-    )
+    others = ("low", "high", "rule")
+    metrics = list(dict.fromkeys(name for values in scores.values() for name in values if name not in others))
+    rows = [
+        (who, *(_text(values.get(metric, "")) for metric in metrics), _interval(values))
+        for who, values in scores.items()
+    ]
+    rules = [f"{who.capitalize()}: {values['rule']}." for who, values in scores.items() if "rule" in values]
+    return "\n\n".join([markdown_table(("model", *metrics, f"95 % interval of {main_metric}"), rows), *rules])
+
+
+def _interval(values: Mapping[str, Any]) -> str:
+    return f"{values['low']:.2f} to {values['high']:.2f}" if "low" in values else ""
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

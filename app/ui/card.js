@@ -4,7 +4,7 @@ import { get } from "./server.js";
 const NAMES = { f1: "F1", las: "LAS", uas: "UAS", macro_f1: "macro F1", exact_match: "exact match" };
 const LIVE = "Live, on this server";
 
-/** Scores of teacher and student with their 95 % intervals, the licence, and the card as it is in the bundle. */
+/** Scores of baseline, teacher and student with their 95 % intervals, the licence, and the card as it is in the bundle. */
 export function scores(card, path) {
   const parts = [scored(card.scores)];
   parts.push(element("dl", {}, element("dt", {}, "Licence"), element("dd", {}, card.licence || "not stated"), ...origin(card)));
@@ -79,6 +79,7 @@ function scored(models) {
 
 function origin(card) {
   const facts = [
+    ["Baseline", card.scores.baseline?.rule],
     ["Teacher", card.teacher?.source],
     ["Labels from", card.source_languages?.map(languageName).join(", ")],
     ["Made", card.created?.slice(0, 10)],

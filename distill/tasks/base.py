@@ -95,6 +95,7 @@ class TrainingTask(Protocol):
 
     codec: ClassVar[str]
     auto_model: ClassVar[Any]  # what `from_pretrained` makes the model
+    baseline_rule: ClassVar[str]  # what `baseline` does, for the card
     name: str
     labels: tuple[str, ...]
     main_metric: str
@@ -123,6 +124,10 @@ class TrainingTask(Protocol):
 
     def distilled_logits(self, outputs: Any, batch: Batch) -> list[torch.Tensor]:
         """The logits that phase 2 compares, without padding. Shape: each (rows, classes)."""
+        ...
+
+    def baseline(self, train: Sequence[Example], items: Sequence[Any]) -> list[Any]:
+        """What can be said without a model, from the labels of `train` alone: a prediction an item."""
         ...
 
     def score(self, gold: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:

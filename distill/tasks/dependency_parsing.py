@@ -1,5 +1,6 @@
 """Dependency trees: heads and relations on each word's first piece; UAS and LAS over all words."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from app.rows import Row
 from app.tasks.base import first_pieces
-from app.tasks.dependency_parsing import DependencyParsing, SentenceItem, TreePrediction
+from app.tasks.dependency_parsing import ROOT, DependencyParsing, Dependent, SentenceItem, TreePrediction
 from distill.biaffine import AutoModelForDependencyParsing
 from distill.tasks.base import IGNORED, Arc, Batch, Example, Targets, task_named
 
@@ -22,6 +23,9 @@ class TrainingTask:
 
     codec: ClassVar[str] = "dependency_parsing"
     auto_model: ClassVar[Any] = AutoModelForDependencyParsing
+    baseline_rule: ClassVar[str] = (
+        "each word hangs on the word before it, by the most frequent relation of the training data"
+    )
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name, self.labels = name, labels
@@ -71,6 +75,11 @@ class TrainingTask:
         relations = (outputs.relation_dependents[row, place] @ heads.unsqueeze(2)).squeeze(2)
         return [arcs, relations]
 
+    def baseline(self, train: Sequence[Example], items: Sequence[SentenceItem]) -> list[TreePrediction]:
+        """Each word under the one before it, by the most frequent relation of `train`; the first is the root."""
+        usual = Counter(arc.relation for example in train for arc in example.gold if arc.head).most_common(1)[0][0]
+        return [_chain(item, usual) for item in items]
+
     def score(self, gold: Sequence[Sequence[Arc]], predictions: Sequence[TreePrediction]) -> dict[str, float]:
         """las and uas over all words, punctuation and the root's among them, in 0..100."""
         right = np.concatenate([_right(arcs, said) for arcs, said in zip(gold, predictions, strict=True)])
@@ -93,6 +102,14 @@ def _targets(heads: np.ndarray, relations: np.ndarray, row: Row) -> Targets:
     labels[places] = np.where(arcs[places] == IGNORED, IGNORED, relations[words])
     mask[[0, *places]] = 1
     return {"arcs": arcs, "relations": labels, "head_mask": mask}
+
+
+def _chain(item: SentenceItem, relation: str) -> TreePrediction:
+    spans, ranges = item.layout
+    roots = {first for first, _ in ranges}
+    arcs = [(0, ROOT) if place in roots else (place, relation) for place in range(len(spans))]
+    words = tuple(Dependent(*span, *arc, 1.0) for span, arc in zip(spans, arcs, strict=True))
+    return TreePrediction(words, tuple(ranges))
 
 
 def _right(gold: Sequence[Arc], prediction: TreePrediction) -> np.ndarray:

@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median_low
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForQuestionAnswering
 
 from app.rows import Row
-from app.tasks.question_answering import AnswerPrediction, QuestionAnswering, QuestionItem
+from app.tasks.question_answering import Answer, AnswerPrediction, QuestionAnswering, QuestionItem
+from app.text import words
 from distill.tasks.base import Batch, Example, Span, Targets, task_named
 
 IMPOSSIBLE = -1e4
@@ -23,6 +25,9 @@ class TrainingTask:
 
     codec: ClassVar[str] = "question_answering"
     auto_model: ClassVar[Any] = AutoModelForQuestionAnswering
+    baseline_rule: ClassVar[str] = (
+        "the first words of the context, as many as the median answer of the training data has"
+    )
 
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.labels = name, labels
@@ -65,6 +70,11 @@ class TrainingTask:
         possible = batch["position_mask"].bool()
         return [logits.masked_fill(~possible, IMPOSSIBLE) for logits in (outputs.start_logits, outputs.end_logits)]
 
+    def baseline(self, train: Sequence[Example], items: Sequence[QuestionItem]) -> list[AnswerPrediction]:
+        """The context's first words, as many as half of the answers of `train` have at most."""
+        n_words = median_low(len(words(example.gold[0].text)) for example in train)
+        return [AnswerPrediction(_beginning(item.context, n_words)) for item in items]
+
     def score(self, gold: Sequence[Sequence[Span]], predictions: Sequence[AnswerPrediction | None]) -> dict[str, float]:
         """exact_match and f1 against the best of the gold answers, SQuAD 1.1's way, in 0..100."""
         exact = [
@@ -82,6 +92,13 @@ class TrainingTask:
         return np.asarray(
             [(max(token_f1(span.text, _said(said)) for span in spans), 1) for spans, said in pairs], float
         )
+
+
+def _beginning(context: str, n_words: int) -> tuple[Answer, ...]:
+    spans = words(context)[:n_words]
+    return tuple(
+        Answer(context[start:end], start, end, 1.0) for (start, _), (_, end) in zip(spans[:1], spans[-1:], strict=True)
+    )
 
 
 def _said(prediction: AnswerPrediction | None) -> str:

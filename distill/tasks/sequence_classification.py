@@ -1,5 +1,6 @@
 """One label a text or pair (NLI): accuracy."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ class TrainingTask:
 
     codec: ClassVar[str] = "sequence_classification"
     auto_model: ClassVar[Any] = AutoModelForSequenceClassification
+    baseline_rule: ClassVar[str] = "the most frequent label in the training data, whatever is asked"
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name, self.labels = name, labels
@@ -47,6 +49,11 @@ class TrainingTask:
     def distilled_logits(self, outputs: Any, batch: Batch) -> list[torch.Tensor]:
         """Shape: one tensor (b, labels)."""
         return [outputs.logits]
+
+    def baseline(self, train: Sequence[Example], items: Sequence[PairItem]) -> list[ClassPrediction]:
+        """The most frequent label of `train`."""
+        usual = Counter(example.gold for example in train).most_common(1)[0][0]
+        return [ClassPrediction({label: float(label == usual) for label in self.labels}) for _ in items]
 
     def score(self, gold: Sequence[str], predictions: Sequence[ClassPrediction | None]) -> dict[str, float]:
         """Accuracy in 0..100."""

@@ -1,6 +1,7 @@
 """Word labels (NER, POS): targets on each word's first piece; entity F1, or accuracy and macro F1."""
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForTokenClassification
 
 from app.rows import Row
-from app.tasks.token_classification import TokenClassification, TokenItem, TokenPrediction
+from app.tasks.token_classification import Tag, TokenClassification, TokenItem, TokenPrediction
 from distill.tasks.base import IGNORED, Batch, Example, Targets, task_named
 
 
@@ -20,6 +21,9 @@ class TrainingTask:
 
     codec: ClassVar[str] = "token_classification"
     auto_model: ClassVar[Any] = AutoModelForTokenClassification
+    baseline_rule: ClassVar[str] = (
+        "each word has its most frequent label in the training data, an unseen word the most frequent of all"
+    )
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name, self.labels = name, labels
@@ -55,6 +59,16 @@ class TrainingTask:
         """Shape: one tensor (words in the batch, labels)."""
         return [outputs.logits[batch["labels"] != IGNORED]]
 
+    def baseline(self, train: Sequence[Example], items: Sequence[TokenItem]) -> list[TokenPrediction]:
+        """Each word, by its letters alone, with its most frequent label in `train`, else the most frequent of all."""
+        seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for example in train:
+            for word, label in zip(_words(example.item), example.gold, strict=True):
+                seen[word][label] += 1
+        usual = Counter(label for example in train for label in example.gold).most_common(1)[0][0]
+        label_of = {word: labels.most_common(1)[0][0] for word, labels in seen.items()}
+        return [self._certain(item, [label_of.get(word, usual) for word in _words(item)]) for item in items]
+
     def score(self, gold: Sequence[Sequence[str]], predictions: Sequence[TokenPrediction]) -> dict[str, float]:
         """NER: f1, precision, recall of entities (seqeval); POS: accuracy and macro_f1 over words. In 0..100."""
         truth = [list(labels) for labels in gold]
@@ -79,6 +93,10 @@ class TrainingTask:
         count = _entity_terms if self._tags_entities else _word_terms
         return np.asarray([count(truth, guess) for truth, guess in pairs], dtype=np.float64)
 
+    def _certain(self, item: TokenItem, labels: Sequence[str]) -> TokenPrediction:
+        tags = tuple(Tag(*span, label, 1.0) for span, label in zip(item.spans, labels, strict=True))
+        return TokenPrediction(tags, np.eye(len(self.labels))[[self._ids[label] for label in labels]])
+
     @property
     def _tags_entities(self) -> bool:
         return any(label.startswith(("B-", "I-")) for label in self.labels)
@@ -88,6 +106,10 @@ def first_pieces(row: Row) -> np.ndarray:
     """Whether each piece is the first one of a word. Shape: (n,) bool."""
     before = np.concatenate([[-1], row.words[:-1]])
     return np.asarray((row.words >= 0) & (row.words != before))
+
+
+def _words(item: TokenItem) -> Iterator[str]:
+    return (item.text[start:end] for start, end in item.spans)
 
 
 def _word_scores(truth: np.ndarray, guess: np.ndarray) -> dict[str, float]:

@@ -84,9 +84,10 @@ def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, d
     for task, item in items.items():
         manifest = Bundle.open(tmp_path / "store" / "ha" / task / "1").manifest
         assert manifest.layer_map == (1, 3) and manifest.teacher["unk_rate"]["ha"]["after"] <= 0.01
-        assert {"teacher", "student"} <= set(manifest.scores)
+        assert {"baseline", "teacher", "student"} < set(manifest.scores)
+        assert all(scores["low"] <= scores["high"] for scores in manifest.scores.values())
         shadowed = Bundle.open(teachers / "ha" / task / "1").manifest
-        assert (shadowed.layer_map, set(shadowed.scores)) == ((), {"teacher"})
+        assert (shadowed.layer_map, set(shadowed.scores)) == ((), {"baseline", "teacher"})
         assert shadowed.files["tokenizer.json"] == manifest.files["tokenizer.json"]
         guard = LanguageGuard.from_manifest(manifest, Bundle.open(tmp_path / "store" / "ha" / task / "1").tokenizer())
         assert guard is not None and 0 <= guard.limit < 1
@@ -98,7 +99,7 @@ def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, d
             words = [item.text[word.start : word.end] for word in prediction.words]
             assert words == ["Aisha", "ta", "tafi", "Kano", "jiya", "."]
         card = (tmp_path / "store" / "ha" / task / "1" / "card.md").read_text()
-        assert "## Licence" in card and "teacher" in card
+        assert "## Licence" in card and f"Baseline: {training_task(task).baseline_rule}." in card
 
 
 @pytest.mark.slow

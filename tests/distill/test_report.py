@@ -20,7 +20,11 @@ def manifest() -> Manifest:
         source_languages=("en",),
         teacher={"name": "mmt", "layers": 12},
         layer_map=(1, 3),
-        scores={"teacher": {"f1": 70.0}, "student": {"f1": 65.5}},
+        scores={
+            "baseline": {"f1": 20.0, "low": 18.0, "high": 22.0, "rule": "all is O"},
+            "teacher": {"f1": 70.0, "low": 68.0, "high": 72.1},
+            "student": {"f1": 65.5},
+        },
         benchmark={"speedup": 2.013, "student_ms": 1.5},
         data=[{"path": "ner/en/train.conll", "rows": 10, "licence": "research only", "redistribute": "no"}],
         licence="CC-BY-NC-4.0",
@@ -30,7 +34,9 @@ def manifest() -> Manifest:
 def test_the_card_states_scores_beside_the_teachers_the_data_and_the_licence() -> None:
     text = card(manifest())
     assert text.startswith("# ha/ner, revision 3\n")
-    assert "| teacher | 70.00 |" in text and "| student | 65.50 |" in text
+    assert "| model | f1 | 95 % interval of f1 |" in text
+    assert "| teacher | 70.00 | 68.00 to 72.10 |" in text and "| student | 65.50 |  |" in text
+    assert "| baseline | 20.00 | 18.00 to 22.00 |" in text and "\n\nBaseline: all is O.\n\n" in text
     assert "| int8 | `model_int8.onnx` | int8 | f1 61.23 |" in text
     assert "| ner/en/train.conll | 10 | research only | no |" in text
     assert "CC-BY-NC-4.0." in text and "speedup: 2.01" in text and "0 <- 1, 1 <- 3" in text
