@@ -22,8 +22,8 @@ from app.rows import Tensors
 from app.settings import Settings
 from app.store import Location, ModelStore, Served
 from tests.app import tiny
+from tests.app.gate import Gate
 from tests.app.live import Listening, listening
-from tests.app.test_batching import Gate
 from tests.app.test_routes import SECRET, problem
 from tests.patience import PATIENCE_S, get, post, until
 

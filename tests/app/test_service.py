@@ -14,7 +14,7 @@ from app.rows import Tensors
 from app.settings import Settings
 from app.store import Location, ModelStore, Served
 from tests.app.conftest import Serve
-from tests.app.test_batching import Gate, entered
+from tests.app.gate import Gate, entered
 from tests.app.test_metrics import value
 from tests.app.test_routes import SECRET, problem
 from tests.app.tiny import NER_LABELS, FakeEngine

@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.shadow import Shadow
 from tests.app import tiny
 from tests.app.conftest import open_all
-from tests.app.test_batching import Gate, entered
+from tests.app.gate import Gate, entered
 from tests.app.test_metrics import samples, value
 from tests.app.test_service import connect
 
