@@ -60,13 +60,15 @@ def distil(
     text: Sequence[Path],
     languages: Sequence[str],
     folder: Path,
+    packed: Path,
     tokenizer_folder: Path,
 ) -> Trained:
     """Train `student` in place, against masked language models.
 
-    Packed text, checkpoints and the log live in `folder`, as does a narrow student's map to the teacher's width. The
-    weights with the lowest held-out loss win; no steps leave the student as it is. `teachers`: one for all languages,
-    or one for each, in their order. `layers`: the teacher layer that each student layer is compared with.
+    Checkpoints and the log live in `folder`, as does a narrow student's map to the teacher's width; the text in blocks
+    in `packed`, for all that share vocabulary and text. The weights with the lowest held-out loss win; no steps leave
+    the student as it is. `teachers`: one for all languages, or one for each, in their order. `layers`: the teacher
+    layer that each student layer is compared with.
     """
     schedule = replace(phase.schedule, steps=round(phase.length * phase.schedule.steps))
     if not schedule.steps:
@@ -84,7 +86,7 @@ def distil(
         projection=Projection.between(student, teachers[0]),
     )
     tokenizer = load_tokenizer(tokenizer_folder)
-    with processes.main_first():
+    with processes.main_first(), processes.alone(packed.with_suffix(".lock")):
         for language in languages:
             pack(
                 text,
@@ -92,12 +94,12 @@ def distil(
                 tokenizer.backend_tokenizer,
                 length=phase.sequence_length,
                 heldout=phase.heldout,
-                out=folder / "packed" / language,
+                out=packed / language,
             )
     mask = Masking.of(tokenizer, share=phase.mask_share)
 
     def batches(split: str) -> MonolingualBatches:
-        blocks = [Blocks.open(folder / "packed" / language, language, split) for language in languages]
+        blocks = [Blocks.open(packed / language, language, split) for language in languages]
         return MonolingualBatches(
             blocks, [1.0] * len(blocks), batch_size=phase.batch_size, seed=phase.schedule.seed, mask=mask
         )

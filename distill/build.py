@@ -163,6 +163,7 @@ def student(build: Build) -> dict[str, Any]:
 def phase1(build: Build) -> dict[str, Any]:
     """Phase 1, bilingual distillation: `distill/model`."""
     before = stage.report(build.folder / "student", command="student")
+    trimmed = stage.report(build.folder / "trim", command="trim")
 
     def work(folder: Path) -> Mapping[str, Any]:
         source = build.folder / "trim" / "model"
@@ -177,11 +178,12 @@ def phase1(build: Build) -> dict[str, Any]:
             text=build.texts,
             languages=build.languages,
             folder=folder,
+            packed=build.pool / f"packed-{trimmed['fingerprint'][:16]}" if build.pool else folder / "packed",
             tokenizer_folder=source,
         )
         if processes.is_main():
             _save(learner, folder / "model", tokenizer=source)
-            stage.discard(folder, "checkpoint", "best.safetensors", "packed")
+            stage.discard(folder, "checkpoint", "best.safetensors", "packed", "packed.lock")
         return {**asdict(trained), "layer_map": before["layer_map"]}
 
     inputs = {

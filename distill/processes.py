@@ -1,8 +1,10 @@
 """One process, or the several that `accelerate launch` starts: who writes, who waits, and sums over all."""
 
+import fcntl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,6 +67,21 @@ def decide(question: Callable[[], bool]) -> bool:
 def main_first() -> Iterator[None]:
     """The main process goes through the block, then the others do, who find its files."""
     with _state().main_process_first():
+        yield
+
+
+@contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """Wait until no other command is inside a block with this lock; a killed one is inside no longer.
+
+    Of the processes of one command the main one holds it. None is no lock.
+    """
+    if lock is None or not is_main():
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 

@@ -25,7 +25,7 @@ _HOW = {
     "phase1": ("objective", "teacher_objective", "frozen", "predict", "length"),
     "transfer": (
         *("objective", "teacher_objective", "intermediate", "frozen"),
-        *("density", "start", "copy_head"),
+        *("density", "start", "copy_head", "unlabelled_share"),
     ),
 }
 """What a method says, table by table; a preset's word on it counts where there is no method."""
@@ -128,13 +128,13 @@ class Build:
 def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
     """The preset, the method over it, then each of `sources`. Raises ConfigError with every mistake.
 
-    The method is the last `method` that the sources name; it takes the place of what the preset says on how to
-    distil. Without one the preset stands alone.
+    The method is the last `method` that preset and sources name; it takes the place of what the preset says on how
+    to distil. Without one the preset stands alone.
     """
     if preset not in presets():
         raise UnknownChoice("preset", preset, presets())
     layers = [configuration.toml(CONFIGS / f"{preset}.toml")]
-    if named := [source["method"] for source in sources if "method" in source]:
+    if named := [source["method"] for source in (*layers, *sources) if "method" in source]:
         layers = [_how_much(layers[0]), *_method(named[-1])]
     merged = configuration.merge([*layers, *sources])
     for table in ("teach", "transfer"):

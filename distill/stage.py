@@ -1,12 +1,10 @@
 """A stage is a function from a configuration and a directory to a directory, skipped when its inputs stand."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,7 @@ def run(
     the main one works and the others wait, unless they work `together`.
     """
     mark = fingerprint(inputs)
-    with _alone(pool and pool / f"{folder.name}-{mark[:16]}.lock"):
+    with processes.alone(pool and pool / f"{folder.name}-{mark[:16]}.lock"):
         if not processes.decide(lambda: _is_done(folder, mark, pool)):
             found: Mapping[str, Any] = {}
             if together or processes.is_main():
@@ -49,18 +47,6 @@ def run(
             processes.wait()
     finished: dict[str, Any] = json.loads((folder / _DONE).read_text())
     return finished
-
-
-@contextmanager
-def _alone(lock: Path | None) -> Iterator[None]:
-    """Wait until no other command is inside the block with this lock; a killed one is inside no longer."""
-    if lock is None or not processes.is_main():
-        yield
-        return
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 def _is_done(folder: Path, mark: str, pool: Path | None) -> bool:
