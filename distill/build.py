@@ -1,6 +1,5 @@
 """`build`: every stage from a multilingual teacher to published bundles."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -12,21 +11,19 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from app.errors import ConfigError, DataError
-from distill import adaptation, datasets, processes, stage, unlabelled, vocabulary
+from distill import adaptation, datasets, inputs, processes, stage, unlabelled, vocabulary
 from distill.bilingual import PROJECTION, distil
 from distill.corpus import files, lines
 from distill.delta import SparseDelta
 from distill.evaluate import judge, open_tokenizer, predictions, predictor_for
+from distill.inputs import EVALUATED, carried
 from distill.observation import attention_to_show
 from distill.recipe import Build
 from distill.student import create, layer_map, load_student
 from distill.tasks.base import Example, task_named, training_task
 from distill.teach import open_model, read_sources, teach, thin
-from distill.teacher import load_teacher, resolve
+from distill.teacher import load_teacher
 from distill.transfer import transfer
-
-EVALUATED = {"teacher": "teach", "student": "transfer"}
-"""Who is evaluated, and the stage that made it."""
 
 TERMS = "terms.npy"
 SFT = "delta.safetensors"
@@ -82,9 +79,7 @@ def trim(build: Build) -> dict[str, Any]:
         }
         return {"pieces_before": len(tokenizer), "pieces_after": len(kept), "unk_rate": rates}
 
-    cut = {"threshold": build.student.threshold, "keep_characters": build.student.keep_characters}
-    inputs = {"teacher": identity(resolve(build.teacher)), **cut, "text": text_files(build)}
-    return stage.run(build.folder / "trim", inputs, work, pool=build.pool)
+    return stage.run(build.folder / "trim", inputs.trim(build), work, pool=build.pool)
 
 
 def adapt(build: Build) -> None:
@@ -92,7 +87,7 @@ def adapt(build: Build) -> None:
     before = stage.report(build.folder / "trim", command="trim")
     how = build.adapt
     if how is None:
-        raise ConfigError("no [adapt] table says how language SFTs are learnt: take a preset that has one, or add it")
+        raise ConfigError(adaptation.UNSAID)
     source = build.folder / "trim" / "model"
     for language in build.languages:
 
@@ -109,8 +104,8 @@ def adapt(build: Build) -> None:
                 stage.discard(folder, "work")
             return {**told, "changed": delta.n_entries}
 
-        inputs = {"trim": before["fingerprint"], "language": language, "adapt": asdict(how)}
-        stage.run(build.folder / f"adapt-{language}", inputs, get, pool=build.pool, together=True)
+        decided = inputs.adapt(build, language, trim=before["fingerprint"])
+        stage.run(build.folder / f"adapt-{language}", decided, get, pool=build.pool, together=True)
 
 
 def _sfts(build: Build, *languages: str) -> dict[str, SparseDelta]:
@@ -125,11 +120,6 @@ def _marks(build: Build, *languages: str) -> dict[str, str]:
     """The fingerprints of `_sfts`, for the inputs of a stage."""
     used = languages if build.adapted else ()
     return {name: stage.report(build.folder / f"adapt-{name}", command="adapt")["fingerprint"] for name in used}
-
-
-def _carried(build: Build) -> tuple[str, ...]:
-    """The language whose SFT a task teacher carries: that of its labels, where they are of one."""
-    return build.labels if len(build.labels) == 1 else ()
 
 
 def student(build: Build) -> dict[str, Any]:
@@ -154,10 +144,8 @@ def student(build: Build) -> dict[str, Any]:
         )
         return {"layer_map": list(layers), "parameters": made.num_parameters()}
 
-    inputs = {"trim": before["fingerprint"], **asdict(build.student)}
-    if build.student.initialization == "random" or build.student.hidden_size_reduction_factor > 1:
-        inputs["seed"] = build.phase1.schedule.seed
-    return stage.run(build.folder / "student", inputs, work, pool=build.pool)
+    decided = inputs.student(build, trim=before["fingerprint"])
+    return stage.run(build.folder / "student", decided, work, pool=build.pool)
 
 
 def phase1(build: Build) -> dict[str, Any]:
@@ -186,12 +174,8 @@ def phase1(build: Build) -> dict[str, Any]:
             stage.discard(folder, "checkpoint", "best.safetensors", "packed", "packed.lock")
         return {**asdict(trained), "layer_map": before["layer_map"]}
 
-    inputs = {
-        "student": before["fingerprint"],
-        "phase1": asdict(build.phase1),
-        "sfts": _marks(build, *build.languages),
-    }
-    return stage.run(build.folder / "distill", inputs, work, pool=build.pool, together=True)
+    decided = inputs.distill(build, student=before["fingerprint"], sfts=_marks(build, *build.languages))
+    return stage.run(build.folder / "distill", decided, work, pool=build.pool, together=True)
 
 
 def task_teacher(build: Build, task: str) -> dict[str, Any]:
@@ -202,22 +186,15 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
     def work(folder: Path) -> Mapping[str, Any]:
         data = read_sources(task, build.data, build.labels, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
         source = build.folder / "trim" / "model"
-        sfts = _sfts(build, *_carried(build))
+        sfts = _sfts(build, *carried(build))
         model, trained = teach(source, data, tuning=tuning, folder=folder, sfts=tuple(sfts.values()))
         if processes.is_main():
             _save(model, folder / "model", tokenizer=source)
             stage.discard(folder, "checkpoint", "best.safetensors")
         return {**asdict(trained), "data": data.files}
 
-    inputs = {
-        "task": task,
-        "trim": before["fingerprint"],
-        "tuning": asdict(tuning),
-        "labels": build.labels,
-        "sfts": _marks(build, *_carried(build)),
-        "data": str(build.data),
-    }
-    return stage.run(build.folder / task / "teach", inputs, work, pool=build.pool, together=True)
+    decided = inputs.teach(build, task, trim=before["fingerprint"], sfts=_marks(build, *carried(build)))
+    return stage.run(build.folder / task / "teach", decided, work, pool=build.pool, together=True)
 
 
 def task_student(build: Build, task: str) -> dict[str, Any]:
@@ -260,13 +237,8 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
         )
         return result.figures
 
-    inputs = {
-        "distill": distilled["fingerprint"],
-        "teach": taught["fingerprint"],
-        "phase2": asdict(phase),
-        "labels": build.labels,
-    }
-    return stage.run(build.folder / task / "transfer", inputs, work, pool=build.pool, together=True)
+    decided = inputs.transfer(build, task, distill=distilled["fingerprint"], teach=taught["fingerprint"])
+    return stage.run(build.folder / task / "transfer", decided, work, pool=build.pool, together=True)
 
 
 def evaluation(build: Build, task: str) -> dict[str, Any]:
@@ -300,8 +272,8 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
         training, tuning = training_task(task), build.tuning(task)
         source = build.folder / task / where / "model"
         model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
-        if who == "teacher" and build.adapted and _carried(build):
-            adaptation.swap(model, *_sfts(build, *_carried(build), build.tgt).values())
+        if who == "teacher" and build.adapted and carried(build):
+            adaptation.swap(model, *_sfts(build, *carried(build), build.tgt).values())
         predictor = predictor_for(
             model,
             open_tokenizer(source),
@@ -314,30 +286,22 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
         np.save(folder / TERMS, training.terms([example.gold for example in examples], found))
         return {"scores": judge(training, examples, found), "data": files, "examples": len(examples)}
 
-    inputs = {where: made["fingerprint"], "tgt": build.tgt, "n": build.export.test_examples}
-    return stage.run(build.folder / task / f"evaluate-{who}", inputs, work, pool=build.pool)
+    decided = inputs.evaluate(build, who, made=made["fingerprint"])
+    return stage.run(build.folder / task / f"evaluate-{who}", decided, work, pool=build.pool)
 
 
 def _evaluate_baseline(build: Build, task: str) -> dict[str, Any]:
     """The scores of what the labels alone tell, and how they do: `<task>/evaluate-baseline`."""
-    limit = build.tuning(task).max_examples
 
     def work(folder: Path) -> Mapping[str, Any]:
         training = training_task(task)
-        data = read_sources(task, build.data, build.labels, max_examples=limit, max_dev=1)
+        data = read_sources(task, build.data, build.labels, max_examples=build.tuning(task).max_examples, max_dev=1)
         examples, _ = _test_data(build, task)
         found = training.baseline(data.train, [example.item for example in examples])
         return {"scores": {**judge(training, examples, found), "rule": training.baseline_rule}}
 
-    inputs = {
-        "task": task,
-        "labels": build.labels,
-        "data": str(build.data),
-        "max_examples": limit,
-        "tgt": build.tgt,
-        "n": build.export.test_examples,
-    }
-    return stage.run(build.folder / task / "evaluate-baseline", inputs, work, pool=build.pool)
+    decided = inputs.evaluate_baseline(build, task)
+    return stage.run(build.folder / task / "evaluate-baseline", decided, work, pool=build.pool)
 
 
 def _test_data(build: Build, task: str) -> tuple[list[Example], list[dict[str, Any]]]:
@@ -355,21 +319,6 @@ def _save(model: PreTrainedModel, folder: Path, *, tokenizer: Path) -> None:
         shutil.copyfile(tokenizer / name, fresh / name)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-
-
-def identity(folder: Path) -> str:
-    """A hash over a model folder's weights, configuration and tokenizer: another model of one name is another input."""
-    parts = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
-            with path.open("rb") as stream:
-                parts.append((path.name, hashlib.file_digest(stream, "sha256").hexdigest()))
-    return stage.fingerprint(parts)
-
-
-def text_files(build: Build) -> list[tuple[str, int]]:
-    """Name and size of every file of plain text of the build's languages."""
-    return [(path.name, path.stat().st_size) for language in build.languages for path in files(build.texts, language)]
 
 
 def _existing(path: Path) -> Path:

@@ -14,9 +14,9 @@ from app.engines.onnx import Engine
 from app.errors import DataError
 from app.predictor import Predictor
 from distill import config as configuration
-from distill import datasets, stage, vocabulary
+from distill import datasets, inputs, stage, vocabulary
 from distill.benchmark import compare
-from distill.build import evaluated, identity, sample_texts
+from distill.build import evaluated, sample_texts
 from distill.corpus import files, lines
 from distill.datasets.base import provenance
 from distill.efficiency import TIMED_ITEMS, rows_alone
@@ -98,7 +98,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
             **lengths,
             "teacher": {
                 "source": Path(build.teacher).name if Path(build.teacher).exists() else build.teacher,
-                "sha256": identity(resolve(build.teacher)),
+                "sha256": inputs.identity(resolve(build.teacher)),
                 "pieces": trimmed["pieces_before"],
                 "kept_pieces": trimmed["pieces_after"],
                 "unk_rate": trimmed["unk_rate"],
@@ -137,17 +137,11 @@ def export(build: Build, task: str) -> dict[str, Any]:
             )
         return {"bundle": str(bundle)}
 
-    inputs = {
-        "transfer": moved["fingerprint"],
-        "evaluate": scored["fingerprint"],
-        "export": asdict(build.export),
-        "store": str(build.store),
-        "licence": build.licence,
-    }
-    report = stage.run(build.folder / task / "export", inputs, work)
+    decided = inputs.export(build, transfer=moved["fingerprint"], evaluate=scored["fingerprint"])
+    report = stage.run(build.folder / task / "export", decided, work)
     if not Path(report["bundle"]).is_dir():
         stage.discard(build.folder / task / "export", "stage.json")
-        report = stage.run(build.folder / task / "export", inputs, work)
+        report = stage.run(build.folder / task / "export", decided, work)
     return report
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.errors import ConfigError
 from distill import build as building
-from distill import datasets, efficiency, recipe, stage
+from distill import datasets, efficiency, inputs, recipe, stage
 from distill.finding import Finding
 from distill.recipe import Build
 from distill.teacher import resolve
@@ -54,8 +54,14 @@ class Cell:
             for language, split in read
             for file in datasets.read(self.task, build.data, language, split).files
         ]
-        data = [building.identity(resolve(build.teacher)), building.text_files(build), labels]
+        data = [inputs.identity(resolve(build.teacher)), inputs.text_files(build), labels]
         return stage.fingerprint(self.task, chosen, teach, transfer, build.export.test_examples, data)
+
+    def known(self, findings: Path) -> Finding | None:
+        """What the folder has of this cell, unless something decisive has changed since."""
+        path = findings / self.file
+        found = Finding.load(path) if path.is_file() else None
+        return found if found is not None and found.fingerprint == self.fingerprint else None
 
 
 def grid(
@@ -88,12 +94,11 @@ def run(
     found: list[Finding] = []
     timed: set[str] = set()
     for number, cell in enumerate(cells, start=1):
-        path = findings / cell.file
-        known = Finding.load(path) if path.is_file() else None
-        if known is None or known.fingerprint != cell.fingerprint:
+        known = cell.known(findings)
+        if known is None:
             tell(f"{number}/{len(cells)}  {cell.name}")
             known = _work(cell, timed=cell.method in timed)
-            known.save(path)
+            known.save(findings / cell.file)
         if known.efficiency:
             timed.add(cell.method)
         found.append(known)

@@ -22,6 +22,7 @@ from app.errors import ConfigError, DataError
 Batch = dict[str, torch.Tensor]
 
 SPLITS = ("train", "heldout")
+_PACKED = "packed.json"
 
 disable_progress_bars()
 
@@ -73,13 +74,7 @@ def pack(
     Streams once through the text, in constant memory (BiStil 1.4: lines are concatenated and cut, so blocks hold no
     padding). A finished folder is left alone.
     """
-    fingerprint = hashlib.sha256(
-        json.dumps(
-            [tokenizer.to_str(), length, heldout, [(str(p), p.stat().st_size) for p in files(folders, language)]]
-        ).encode()
-    ).hexdigest()
-    done = out / "packed.json"
-    if done.is_file() and json.loads(done.read_text())["fingerprint"] == fingerprint:
+    if is_packed(folders, language, tokenizer, length=length, heldout=heldout, out=out):
         return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -93,7 +88,22 @@ def pack(
                 f"the {name} part of the {language!r} text holds less than one block of {length} tokens: "
                 "give more text, a shorter sequence_length or a larger heldout share"
             )
-    done.write_text(json.dumps({"fingerprint": fingerprint}))
+    fingerprint = _fingerprint(folders, language, tokenizer, length, heldout)
+    (out / _PACKED).write_text(json.dumps({"fingerprint": fingerprint}))
+
+
+def is_packed(
+    folders: Sequence[Path], language: str, tokenizer: Tokenizer, *, length: int, heldout: float, out: Path
+) -> bool:
+    """Whether `pack` has written all of it."""
+    done = out / _PACKED
+    wanted = _fingerprint(folders, language, tokenizer, length, heldout)
+    return done.is_file() and json.loads(done.read_text())["fingerprint"] == wanted
+
+
+def _fingerprint(folders: Sequence[Path], language: str, tokenizer: Tokenizer, length: int, heldout: float) -> str:
+    text = [(str(path), path.stat().st_size) for path in files(folders, language)]
+    return hashlib.sha256(json.dumps([tokenizer.to_str(), length, heldout, text]).encode()).hexdigest()
 
 
 class _Split:

@@ -12,9 +12,9 @@ from app.engines.onnx import Engine
 from app.rows import Tensors, pad
 from distill import datasets, stage
 from distill.benchmark import compare
-from distill.build import EVALUATED
 from distill.evaluate import open_tokenizer
 from distill.export import export_onnx
+from distill.inputs import EVALUATED
 from distill.recipe import Build
 from distill.tasks.base import Example, TrainingTask, training_task
 from distill.teach import open_model, thin

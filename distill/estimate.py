@@ -2,38 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import islice
-from pathlib import Path
 
-import psutil
 from rich.table import Table
-from transformers import AutoConfig, PreTrainedConfig
 
-from app.errors import InputTooLong
-from distill import datasets, stage
-from distill.corpus import files, lines
+from app.errors import ConfigError
+from distill import adaptation, inputs, stage
+from distill.inputs import EVALUATED
+from distill.measurements import Measurements, Reading
 from distill.recipe import Build
-from distill.speed import Model, Speed, time_layer
+from distill.speed import Model, Speed
 from distill.student import layer_map
-from distill.tasks.base import Example, training_task
-from distill.teach import Tuning, read_sources, thin
-from distill.teacher import load_tokenizer, resolve
-from distill.throughput import seconds
+from distill.tasks.base import Example
+from distill.teach import Tuning
+from distill.teacher import resolve
 from distill.training import Schedule, is_half
 
 NOTE = """An estimate: a layer of the encoder and the tokenizer were timed here, just now; other work makes it longer.
 Writing and quantizing ONNX files is not in it. Memory and disk are what a stage needs at its peak; in all, what stays
 and the most that one stage adds for a while. Until `trim` has been run, the whole vocabulary is counted."""
-_XZ_RATIO = 4  # text is to its xz file about as this to 1
-_SAMPLED_TEXTS = 500
-_SAMPLED_EXAMPLES = 200
 _UNKNOWNS_COUNTED_IN = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a stage takes: `disk` stays, `scratch` is gone when it ends; `is_done` where its result is there."""
+    """What a stage takes: `disk` stays, `scratch` is gone when it ends; `is_done` where its result is there.
+
+    Stages of one `mark` share a result.
+    """
 
     name: str
     seconds: float
@@ -41,14 +36,12 @@ class Cost:
     disk: int
     scratch: int = 0
     is_done: bool = False
+    mark: str = ""
 
 
-Clock = Callable[[PreTrainedConfig, int, int, bool], Speed]
-
-
-def estimate(build: Build, stages: Sequence[str], *, clock: Clock = time_layer) -> list[Cost]:
+def estimate(build: Build, stages: Sequence[str], *, measured: Measurements) -> list[Cost]:
     """The cost of each of `stages`, in the order of a build. Nothing is written."""
-    plan = _Plan(build, clock)
+    plan = _Plan(build, measured)
     shared: dict[str, Callable[[], Cost]] = {
         "trim": plan.trim,
         "adapt": plan.adapt,
@@ -61,46 +54,49 @@ def estimate(build: Build, stages: Sequence[str], *, clock: Clock = time_layer) 
     return costs
 
 
-def table(costs: Sequence[Cost]) -> Table:
-    """The costs and their sum: times and what stays are added, of memory and scratch the largest counts."""
-    shown = Table(caption=NOTE, caption_justify="left")
-    shown.add_column("stage")
+def together(name: str, costs: Sequence[Cost]) -> Cost:
+    """Times and what stays are added; of the memory and the scratch of what is left the largest counts."""
+    left = [cost for cost in costs if not cost.is_done]
+    return Cost(
+        name=name,
+        seconds=sum(cost.seconds for cost in left),
+        memory=max((cost.memory for cost in left), default=0),
+        disk=sum(cost.disk for cost in costs),
+        scratch=max((cost.scratch for cost in left), default=0),
+    )
+
+
+def table(costs: Sequence[Cost], *, of: str = "stage", note: str = NOTE) -> Table:
+    """The costs, and all of them together."""
+    shown = Table(caption=note, caption_justify="left")
+    shown.add_column(of)
     for column in ("time", "memory", "disk"):
         shown.add_column(column, justify="right")
     for cost in costs:
-        told = "done, if its inputs stand" if cost.is_done else _time(cost.seconds)
+        told = "done" if cost.is_done else _time(cost.seconds)
         shown.add_row(cost.name, told, _size(cost.memory), _size(cost.disk + cost.scratch))
-    left = [cost for cost in costs if not cost.is_done]
+    whole = together("in all", costs)
     shown.add_section()
-    shown.add_row(
-        "in all",
-        _time(sum(cost.seconds for cost in left)),
-        _size(max((cost.memory for cost in left), default=0)),
-        _size(sum(cost.disk for cost in costs) + max((cost.scratch for cost in left), default=0)),
-    )
+    shown.add_row(whole.name, _time(whole.seconds), _size(whole.memory), _size(whole.disk + whole.scratch))
     return shown
 
 
 class _Plan:
     """A build's sizes, read once, and each stage's cost from them."""
 
-    def __init__(self, build: Build, clock: Clock) -> None:
-        self.build = build
-        self._time_layer = clock
-        self._speeds: dict[tuple[int, int, int, bool], Speed] = {}
-        self._resident = psutil.Process().memory_info().rss
-        folder = resolve(build.teacher)
-        self.tokenizer = load_tokenizer(folder)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        self.whole = Model.of(config)
-        trimmed, pieces = build.folder / "trim", config.vocab_size
-        if stage.is_finished(trimmed):
-            pieces = stage.report(trimmed, command="trim")["pieces_after"]
+    def __init__(self, build: Build, measured: Measurements) -> None:
+        self.build, self._measured = build, measured
+        self._folder = resolve(build.teacher)
+        self._marks = inputs.fingerprints(build)
+        self.whole = measured.model(self._folder)
+        config = self.whole.config
+        trimmed = stage.found(build.folder / "trim", self._marks["trim"], pool=build.pool)
+        pieces = trimmed["pieces_after"] if trimmed else config.vocab_size
         how = build.student
         width = how.hidden_size_reduction_factor
-        self.teacher = Model.of(config, vocab_size=pieces)
-        self.student = Model.of(
-            config,
+        self.teacher = measured.model(self._folder, vocab_size=pieces)
+        self.student = measured.model(
+            self._folder,
             vocab_size=pieces,
             num_hidden_layers=len(layer_map(config.num_hidden_layers, how.layer_reduction_factor)),
             hidden_size=config.hidden_size // width,
@@ -108,24 +104,27 @@ class _Plan:
         )
 
     def trim(self) -> Cost:
-        took, n_lines = self._reading
-        again = 2 * min(1.0, len(self.build.languages) * _UNKNOWNS_COUNTED_IN / n_lines)
-        return self._cost("trim", seconds=(1 + again) * took, memory=2 * self.whole.bytes, disk=self.teacher.bytes)
+        text = self._reading
+        again = 2 * min(1.0, len(self.build.languages) * _UNKNOWNS_COUNTED_IN / text.lines)
+        return self._cost(
+            "trim", seconds=(1 + again) * text.seconds, memory=2 * self.whole.bytes, disk=self.teacher.bytes
+        )
 
     def adapt(self) -> Cost:
         how = self.build.adapt
         if how is None:
-            return self._cost("adapt", seconds=0, memory=0, disk=0)
+            raise ConfigError(adaptation.UNSAID)
         learnt = [language for language in self.build.languages if language not in how.files]
         speed = self._speed(self.teacher, how.batch_size, how.sequence_length, how.schedule)
         steps = len(learnt) * how.schedule.steps
         return self._cost(
             "adapt",
-            seconds=self._reading[0] + self._learn(steps, how.schedule, how.batch_size * how.sequence_length, speed),
+            seconds=self._reading.seconds
+            + self._learn(steps, how.schedule, how.batch_size * how.sequence_length, speed),
             memory=4 * self.teacher.bytes + self.teacher.activations(how.batch_size, how.sequence_length),
             disk=len(learnt) * self.teacher.bytes,
             scratch=4 * self.teacher.bytes,
-            place=f"adapt-{self.build.tgt}",
+            places=[f"adapt-{language}" for language in self.build.languages],
         )
 
     def student_made(self) -> Cost:
@@ -137,7 +136,7 @@ class _Plan:
         steps = round(phase.length * schedule.steps)
         tokens = phase.batch_size * phase.sequence_length
         looks = steps // schedule.evaluate_every + 1 if schedule.evaluate_every else 1
-        seconds = self._reading[0] + self._imitate(steps, schedule, shape)
+        seconds = self._reading.seconds + self._imitate(steps, schedule, shape)
         seconds += looks * phase.heldout_batches * tokens * self._pass(shape, schedule)
         return self._cost(
             "distill",
@@ -194,7 +193,7 @@ class _Plan:
             seconds=tokens * layers * speed.forward,
             memory=self.teacher.bytes,
             disk=0,
-            place=f"{task}/evaluate-student",
+            places=[f"{task}/evaluate-{who}" for who in ("baseline", *EVALUATED)],
         )
 
     def export(self, task: str) -> Cost:
@@ -210,10 +209,21 @@ class _Plan:
             scratch=self.teacher.bytes + self.student.bytes,
         )
 
-    def _cost(self, name: str, *, seconds: float, memory: int, disk: int, scratch: int = 0, place: str = "") -> Cost:
-        is_done = stage.is_finished(self.build.folder / (place or name))
+    def _cost(
+        self, name: str, *, seconds: float, memory: int, disk: int, scratch: int = 0, places: Sequence[str] = ()
+    ) -> Cost:
+        """`places` are the folders of what is told as one, below the build's."""
+        marks = {place: self._marks[place] for place in places or [name]}
+        pool = None if name.endswith("/export") else self.build.pool
+        done = [stage.found(self.build.folder / place, mark, pool=pool) for place, mark in marks.items()]
         return Cost(
-            name=name, seconds=seconds, memory=self._resident + memory, disk=disk, scratch=scratch, is_done=is_done
+            name=name,
+            seconds=seconds,
+            memory=self._measured.resident + memory,
+            disk=disk,
+            scratch=scratch,
+            is_done=None not in done,
+            mark="+".join(marks.values()),
         )
 
     def _learn(self, steps: int, schedule: Schedule, tokens: int, speed: Speed) -> float:
@@ -235,23 +245,22 @@ class _Plan:
         return sum(model.layers * self._speed(model, *shape, schedule).forward for model in models)
 
     def _speed(self, model: Model, rows: int, length: int, schedule: Schedule) -> Speed:
-        key = (int(model.config.hidden_size), rows, length, is_half(schedule))
-        if key not in self._speeds:
-            self._speeds[key] = self._time_layer(model.config, rows, length, key[-1])
-        return self._speeds[key]
+        return self._measured.speed(model, rows, length, is_half(schedule))
 
     def _labelled(self, task: str, tuning: Tuning) -> tuple[int, int, int]:
         """How many rows are trained on and how many are looked at, and their mean length in tokens."""
-        found = read_sources(
-            task, self.build.data, self.build.labels, max_examples=tuning.max_examples, max_dev=tuning.max_dev
-        )
-        rows, length = self._rows(task, found.train)
-        return round(rows * len(found.train)), round(rows * len(found.dev)), length
+        limits = {"train": tuning.max_examples, "dev": tuning.max_dev}
+        found = {
+            split: self._measured.examples(task, self.build.data, self.build.labels, split, limit)
+            for split, limit in limits.items()
+        }
+        rows, length = self._rows(task, found["train"])
+        return round(rows * len(found["train"])), round(rows * len(found["dev"])), length
 
     def _tested(self, task: str) -> tuple[int, Speed]:
         """The tokens of the test data, and the speed on them."""
         limit = self.build.export.test_examples
-        examples = thin(datasets.read(task, self.build.data, self.build.tgt, "test").examples, limit)
+        examples = self._measured.examples(task, self.build.data, (self.build.tgt,), "test", limit)
         rows, length = self._rows(task, examples)
         tuning = self.build.tuning(task)
         return round(rows * len(examples)) * length, self._speed(
@@ -259,33 +268,11 @@ class _Plan:
         )
 
     def _rows(self, task: str, examples: Sequence[Example]) -> tuple[float, int]:
-        """Rows an example, and tokens a row, of a sample."""
-        tuning = self.build.tuning(task)
-        pad_id = int(self.teacher.config.pad_token_id)
-        codec = training_task(task).codec_for(max_length=tuning.max_length, stride=tuning.stride, pad_id=pad_id)
-        lengths: list[int] = []
-        for example in (sample := thin(list(examples), _SAMPLED_EXAMPLES)):
-            try:
-                lengths += [len(row) for row in codec.encode(example.item, self.tokenizer.backend_tokenizer)]
-            except InputTooLong:
-                continue
-        return len(lengths) / max(1, len(sample)), max(1, round(sum(lengths) / max(1, len(lengths))))
+        return self._measured.rows(task, examples, tuning=self.build.tuning(task), folder=self._folder)
 
-    @cached_property
-    def _reading(self) -> tuple[float, float]:
-        """Seconds to tokenise the text of all languages once, and about how many lines it has."""
-        took, n_lines = 0.0, 0.0
-        for language in self.build.languages:
-            sample = list(islice(lines(self.build.texts, language), _SAMPLED_TEXTS))
-            whole = sum(map(_text_bytes, files(self.build.texts, language)))
-            samples = whole / sum(len(text.encode()) + 1 for text in sample)
-            took += samples * seconds(partial(self.tokenizer.backend_tokenizer.encode_batch_fast, sample))
-            n_lines += samples * len(sample)
-        return took, n_lines
-
-
-def _text_bytes(path: Path) -> int:
-    return path.stat().st_size * (_XZ_RATIO if path.suffix == ".xz" else 1)
+    @property
+    def _reading(self) -> Reading:
+        return self._measured.reading(self._folder, self.build.texts, self.build.languages)
 
 
 def _time(spent: float) -> str:

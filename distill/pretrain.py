@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from distill.report import teacher_card
 from distill.teacher import XLMR_ROLES, load_teacher, load_tokenizer
 from distill.training import Batch, Schedule, train
 
+HELDOUT_BLOCKS = 64
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
@@ -87,7 +88,7 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
     torch.manual_seed(run.schedule.seed)
     if run.start is None:
         tokenizer = _tokenizer(run, work)
-        model = _model(run.architecture, tokenizer)
+        model = new_model(run.architecture, tokenizer, pieces=len(tokenizer))
     else:
         model, tokenizer = begin(run.start, run, work)
     for language in run.languages:
@@ -137,6 +138,12 @@ def begin(start: Start, run: Pretraining, work: Path) -> tuple[XLMRobertaForMask
         kept = vocabulary.select(counts, backend, threshold=start.threshold, keep_characters=False)
         vocabulary.trim(start.model, kept, folder)
     model, tokenizer = load_teacher(folder)
+    keep_part(model, start)
+    return cast(XLMRobertaForMaskedLM, model), tokenizer
+
+
+def keep_part(model: PreTrainedModel, start: Start) -> None:
+    """Leave the bottom layers that `start` names, frozen where only the head is to learn. Raises ConfigError."""
     if start.layers:
         if not 0 < start.layers <= model.config.num_hidden_layers:
             raise ConfigError(f"start.layers = {start.layers}: {start.model} has {model.config.num_hidden_layers}")
@@ -145,7 +152,6 @@ def begin(start: Start, run: Pretraining, work: Path) -> tuple[XLMRobertaForMask
         model.config.num_hidden_layers = start.layers
     if start.train == "head":
         model.base_model.requires_grad_(False)
-    return cast(XLMRobertaForMaskedLM, model), tokenizer
 
 
 def expect_frequencies(model: PreTrainedModel, blocks: Sequence[Blocks], shares: Sequence[float]) -> None:
@@ -203,9 +209,9 @@ def save(run: Pretraining, model: PreTrainedModel, tokenizer: PreTrainedTokenize
 
 
 def heldout_loss(model: PreTrainedModel, blocks: Blocks, tokenizer: PreTrainedTokenizerFast, run: Pretraining) -> float:
-    """Mean loss over at most 64 held-out blocks under one fixed corruption, in nats a masked token."""
+    """Mean loss over at most `HELDOUT_BLOCKS` held-out blocks under one fixed corruption, in nats a masked token."""
     mask = Masking.of(tokenizer, share=0.15)
-    count = min(64, len(blocks))
+    count = min(HELDOUT_BLOCKS, len(blocks))
     total, weight = 0.0, 0
     with torch.no_grad():
         for start in range(0, count, run.batch_size):
@@ -218,9 +224,10 @@ def heldout_loss(model: PreTrainedModel, blocks: Blocks, tokenizer: PreTrainedTo
     return total / weight if weight else math.nan
 
 
-def _model(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> XLMRobertaForMaskedLM:
+def new_model(shape: Architecture, tokenizer: PreTrainedTokenizerFast, *, pieces: int) -> XLMRobertaForMaskedLM:
+    """Random weights of that shape, for a tokenizer of so many pieces."""
     config = XLMRobertaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=pieces,
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
@@ -240,17 +247,21 @@ def _model(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> XLMRobert
 def _tokenizer(run: Pretraining, work: Path) -> PreTrainedTokenizerFast:
     path = work / "tokenizer.json"
     if not path.is_file():
-        tokenizer = _train_tokenizer(run)
+        tokenizer = train_tokenizer(_tokenizer_text(run), vocabulary=run.vocabulary)
         tokenizer.save(str(path.with_suffix(".tmp")))
         path.with_suffix(".tmp").replace(path)
+    return dressed(Tokenizer.from_file(str(path)), run)
+
+
+def dressed(tokenizer: Tokenizer, run: Pretraining) -> PreTrainedTokenizerFast:
+    """The tokenizer as transformers knows it, with the special tokens' roles."""
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(path),
-        **XLMR_ROLES,
-        model_max_length=run.architecture.positions,
+        tokenizer_object=tokenizer, **XLMR_ROLES, model_max_length=run.architecture.positions
     )
 
 
-def _train_tokenizer(run: Pretraining) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
+    """A Unigram tokenizer of at most about so many pieces; a word begins with its space, a mark is a word."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     spaces = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
@@ -258,7 +269,7 @@ def _train_tokenizer(run: Pretraining) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, marks])
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     trainer = trainers.UnigramTrainer(
-        vocab_size=run.vocabulary,
+        vocab_size=vocabulary,
         special_tokens=list(SPECIAL),
         unk_token="<unk>",
         max_piece_length=16,
@@ -266,7 +277,7 @@ def _train_tokenizer(run: Pretraining) -> Tokenizer:
         n_sub_iterations=2,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_tokenizer_text(run), trainer=trainer)
+    tokenizer.train_from_iterator(texts, trainer=trainer)
     tokenizer = _with_marks_as_words(tokenizer)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([marks, spaces])
     bos, eos = SPECIAL.index("<s>"), SPECIAL.index("</s>")

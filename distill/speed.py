@@ -83,13 +83,14 @@ def time_layer(config: PreTrainedConfig, rows: int, length: int, half: bool) -> 
     weights.grad = torch.ones_like(weights)
     optimizer = torch.optim.AdamW([weights])
     with torch.no_grad():
-        forward = _fastest(there)
+        forward = fastest(there)
     tokens = rows * length
     return Speed(
-        forward=forward / tokens, both=_fastest(back) / tokens, update=_fastest(optimizer.step) / _TIMED_PARAMETERS
+        forward=forward / tokens, both=fastest(back) / tokens, update=fastest(optimizer.step) / _TIMED_PARAMETERS
     )
 
 
-def _fastest(work: Callable[[], Any]) -> float:
+def fastest(work: Callable[[], Any]) -> float:
+    """Seconds of the better of two runs after a warm-up."""
     work()
     return min(seconds(work) for _ in range(2))

@@ -35,7 +35,7 @@ def run(
     the main one works and the others wait, unless they work `together`.
     """
     mark = fingerprint(inputs)
-    with processes.alone(pool and pool / f"{folder.name}-{mark[:16]}.lock"):
+    with processes.alone(pool and _pooled(folder, mark, pool).with_suffix(".lock")):
         if not processes.decide(lambda: _is_done(folder, mark, pool)):
             found: Mapping[str, Any] = {}
             if together or processes.is_main():
@@ -52,10 +52,10 @@ def run(
 def _is_done(folder: Path, mark: str, pool: Path | None) -> bool:
     """Whether the result is there; if not, the folder is made ready for the work."""
     if pool is not None:
-        _link(folder, pool / f"{folder.name}-{mark[:16]}")
-    done, begun = folder / _DONE, folder / "inputs.json"
-    if done.is_file() and json.loads(done.read_text())["fingerprint"] == mark:
+        _link(folder, _pooled(folder, mark, pool))
+    if found(folder, mark) is not None:
         return True
+    begun = folder / "inputs.json"
     if not begun.is_file() or json.loads(begun.read_text()) != mark:
         shutil.rmtree(folder.resolve(), ignore_errors=True)
     folder.resolve().mkdir(parents=True, exist_ok=True)
@@ -70,6 +70,17 @@ def _link(folder: Path, shared: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.unlink(missing_ok=True)
     folder.symlink_to(os.path.relpath(shared, folder.parent), target_is_directory=True)
+
+
+def found(folder: Path, mark: str, *, pool: Path | None = None) -> dict[str, Any] | None:
+    """What the stage of that fingerprint reported, in `folder` or in the pool; None where it has not ended."""
+    done = (folder if pool is None else _pooled(folder, mark, pool)) / _DONE
+    told: dict[str, Any] = json.loads(done.read_text()) if done.is_file() else {}
+    return told if told.get("fingerprint") == mark else None
+
+
+def _pooled(folder: Path, mark: str, pool: Path) -> Path:
+    return pool / f"{folder.name}-{mark[:16]}"
 
 
 def is_finished(folder: Path) -> bool:

@@ -103,10 +103,10 @@ def train(
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
     processes.place(model)
-    optimizers = _optimizers(model, schedule, masked=mask is not None)
+    chosen = optimizers(model, schedule, masked=mask is not None)
     keep = {key: value.to(where) for key, value in (mask or {}).items()}
     with processes.main_first():
-        run = _Run.resume(folder, model=model, optimizers=optimizers)
+        run = _Run.resume(folder, model=model, optimizers=chosen)
     model.train()
     named = dict(model.named_parameters(remove_duplicate=False))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -114,7 +114,7 @@ def train(
     with _progress(name, schedule.steps, run.step, enabled=processes.is_main()) as report:
         while run.step < schedule.steps:
             factor = schedule.factor(run.step)
-            for optimizer in optimizers:
+            for optimizer in chosen:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base_lr"] * factor
             for part in range(processes.index(), schedule.accumulate, several):
@@ -133,7 +133,7 @@ def train(
                     gradient.mul_(kept)
             if schedule.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-            for optimizer in optimizers:
+            for optimizer in chosen:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             run.step += 1
@@ -152,7 +152,7 @@ def train(
                 run.seconds += time.perf_counter() - started
                 started = time.perf_counter()
                 if processes.is_main():
-                    run.save(folder, model=model, optimizers=optimizers)
+                    run.save(folder, model=model, optimizers=chosen)
     processes.wait()
     if score is not None and schedule.steps:
         _load_weights(folder / "best.safetensors", model)
@@ -189,7 +189,7 @@ def is_half(schedule: Schedule) -> bool:
 _ENCODER = ("embeddings.", "encoder.")
 
 
-def _optimizers(model: nn.Module, schedule: Schedule, *, masked: bool) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, schedule: Schedule, *, masked: bool) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon (Jordan 2024) for the layers' matrices and AdamW for the rest."""
     if masked and (schedule.weight_decay or schedule.optimizer != "adamw"):
         raise ConfigError("a sparse phase needs optimizer = 'adamw' and weight_decay = 0: others move masked entries")
@@ -197,11 +197,11 @@ def _optimizers(model: nn.Module, schedule: Schedule, *, masked: bool) -> list[t
     if not named:
         raise ConfigError("nothing to train: every parameter is frozen")
     matrices = [v for k, v in named if v.ndim == 2 and ".layer." in k] if schedule.optimizer == "muon" else []
-    chosen = {id(value) for value in matrices}
-    rest = [value for _, value in named if id(value) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = []
+    of_muon = {id(value) for value in matrices}
+    rest = [value for _, value in named if id(value) not in of_muon]
+    chosen: list[torch.optim.Optimizer] = []
     if matrices:
-        optimizers.append(
+        chosen.append(
             torch.optim.Muon(
                 matrices, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
@@ -217,13 +217,13 @@ def _optimizers(model: nn.Module, schedule: Schedule, *, masked: bool) -> list[t
         for decays in (True, False)
         for of_head in (False, True)
     ]
-    optimizers.append(
+    chosen.append(
         torch.optim.AdamW([g for g in groups if g["params"]], lr=schedule.learning_rate, betas=betas, fused=True)
     )
-    for optimizer in optimizers:
+    for optimizer in chosen:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
-    return optimizers
+    return chosen
 
 
 @dataclass(kw_only=True)

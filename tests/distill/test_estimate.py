@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,10 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from distill import config as configuration
 from distill import recipe
 from distill.__main__ import main
 from distill.build import STAGES
 from distill.estimate import Cost, estimate
+from distill.measurements import Measurements
 from distill.recipe import Build
 from distill.speed import Model, Speed, time_layer
 from distill.student import create
@@ -58,8 +59,8 @@ def test_phase_1_is_the_teacher_forwards_and_the_student_there_and_back(folder: 
         return Speed(forward=1.0, both=100.0, update=0)
 
     build = build_of(folder, student={"layer_reduction_factor": 2})
-    reading = only(estimate(build, ["distill"], clock=free), "distill").seconds
-    spent = only(estimate(build, ["distill"], clock=clock), "distill").seconds
+    reading = only(estimate(build, ["distill"], measured=Measurements(free)), "distill").seconds
+    spent = only(estimate(build, ["distill"], measured=Measurements(clock)), "distill").seconds
     tokens, teacher_layers, student_layers = 4 * 32, 4, 2
     steps = 10 * tokens * (teacher_layers * 1 + student_layers * 100)
     looks = build.phase1.heldout_batches * tokens * (teacher_layers + student_layers)
@@ -75,7 +76,7 @@ def test_a_step_of_the_task_teacher_updates_every_parameter(folder: Path) -> Non
     build = build_of(folder, student=halved, teach={"default": {"batch_size": 8, "epochs": 2}})
     n_sentences = (folder / "data" / "ner" / "en" / "train.conll").read_text(encoding="utf-8").strip().count("\n\n") + 1
     teacher, _ = load_teacher(folder / "teacher")
-    spent = only(estimate(build, ["teach"], clock=clock), "ner/teach").seconds
+    spent = only(estimate(build, ["teach"], measured=Measurements(clock)), "ner/teach").seconds
     assert spent == 2 * -(-n_sentences // 8) * teacher.num_parameters()
 
 
@@ -129,14 +130,15 @@ def test_a_finished_build_left_what_was_estimated_and_is_told_as_done(folder: Pa
     }
     options = [part for name, place in places.items() for part in (f"--{name}", str(place))]
     assert main(["build", "--tgt", "ha", "--tasks", "ner", *options, *SMALL]) == 0
-    build = replace(
-        build_of(folder, student={"layer_reduction_factor": 2}),
-        out=tmp_path / "runs",
-        teacher=str(tmp_path / "teacher"),
-    )
+    given = {"tgt": "ha", "tasks": "ner", **{name: str(place) for name, place in places.items()}}
+    settings = configuration.overrides(SMALL)
+    build = recipe.read("quick", [given, settings])
     stages = [name for name in STAGES if name != "adapt"]
-    costs = estimate(build, stages, clock=free)
+    costs = estimate(build, stages, measured=Measurements(free))
     assert all(cost.is_done for cost in costs)
+    longer = recipe.read("quick", [given, settings, {"phase1": {"schedule": {"steps": 25}}}])
+    left = [cost.name for cost in estimate(longer, stages, measured=Measurements(free)) if not cost.is_done]
+    assert left == ["distill", "ner/transfer", "ner/evaluate", "ner/export"]
     for name in ("trim", "student", "distill", "ner/teach", "ner/transfer"):
         files = (build.folder / name).rglob("*.safetensors")
         weights = sum(value.nbytes for path in files for value in load_file(path).values())
