@@ -68,7 +68,7 @@ def together(name: str, costs: Sequence[Cost]) -> Cost:
 
 def table(costs: Sequence[Cost], *, of: str = "stage", note: str = NOTE) -> Table:
     """The costs, and all of them together."""
-    shown = Table(caption=note, caption_justify="left")
+    shown = Table(caption=" ".join(note.split()), caption_justify="left")
     shown.add_column(of)
     for column in ("time", "memory", "disk"):
         shown.add_column(column, justify="right")
