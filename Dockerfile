@@ -73,7 +73,7 @@ RUN groupadd --gid 10001 bistil \
 COPY --from=distill-build /opt/venv /opt/venv
 COPY model_store/mmt-mini /srv/model_store/mmt-mini
 WORKDIR /srv
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "distill"]
 
@@ -93,7 +93,7 @@ COPY --from=gpu-build /opt/venv /opt/venv
 COPY --from=wheel /model_store /srv/model_store
 WORKDIR /srv
 # the cache of a remote store is in /tmp, which a container with a read-only root mounts
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 \
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1 \
     BISTIL_STORE=/srv/model_store BISTIL_CACHE=/tmp/bistil BISTIL_HOST=0.0.0.0 BISTIL_PORT=8000 BISTIL_DEVICE=cuda
 USER 10001:10001
 EXPOSE 8000
@@ -115,7 +115,7 @@ COPY --from=cpu-build /opt/venv /opt/venv
 COPY --from=wheel /model_store /srv/model_store
 WORKDIR /srv
 # the cache of a remote store is in /tmp, which a container with a read-only root mounts
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 \
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1 \
     BISTIL_STORE=/srv/model_store BISTIL_CACHE=/tmp/bistil BISTIL_HOST=0.0.0.0 BISTIL_PORT=8000
 USER 10001:10001
 EXPOSE 8000
