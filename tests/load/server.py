@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
@@ -39,13 +40,14 @@ class Server:
     async def is_ready(self) -> bool:
         """Whether ``/readyz`` says 200."""
         try:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
+            return (await self._get("/readyz")).startswith(b"HTTP/1.1 200")
         except OSError:
             return False
-        writer.write(b"GET /readyz HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-        return answer.startswith(b"HTTP/1.1 200")
+
+    async def n_counted(self) -> int:
+        """The requests that ``/metrics`` has counted, whatever was answered."""
+        lines = (await self._get("/metrics")).decode().splitlines()
+        return int(sum(float(line.split()[-1]) for line in lines if line.startswith("bistil_requests_total")))
 
     async def until_ready(self) -> None:
         """Wait for ``is_ready``."""
@@ -58,6 +60,18 @@ class Server:
         """The process' resident memory, from Linux' /proc."""
         fields = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return 1024 * int(fields.split("VmRSS:")[1].split()[0])
+
+    def cpu_s(self) -> float:
+        """Processor seconds that the process has used, from Linux' /proc."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def _get(self, path: str) -> bytes:
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer
 
 
 async def _end(process: Process) -> None:

@@ -18,6 +18,7 @@ def test_growth_is_the_slope_after_the_warm_up() -> None:
     grown = growth(seconds.tolist(), (100e6 + warming + 3e6 * seconds / 3600 + noise).astype(int).tolist())
     assert grown.per_hour == pytest.approx(3, abs=grown.interval)
     assert grown.interval < 0.1
+    assert np.isnan(growth([0.0, 2.0], [1, 2]).per_hour)
     assert (grown.first, grown.last) == pytest.approx((150.2, 150.8), abs=0.1)
 
 
@@ -32,9 +33,11 @@ def test_texts_come_from_every_file_of_a_folder_and_never_end(tmp_path: Path) ->
 def test_a_soak_reports_requests_and_memory(tmp_path: Path) -> None:
     store = tiny.write_store(tmp_path, tasks=("ner",))
     flags = ["--store", str(store), "--threads", "1", "--drain-delay-s", "0"]
-    outcome, memory = asyncio.run(
+    soaked = asyncio.run(
         soak(flags, path="/v1/ha/ner", source=texts.made_up(), rate=10, minutes=0.1, sample_every_s=0.5)
     )
-    assert outcome.n_sent > 0
-    assert dict(outcome.statuses) == {"200": outcome.n_sent}
-    assert 20 < memory.first < 1000
+    assert soaked.outcome.n_sent > 0
+    assert dict(soaked.outcome.statuses) == {"200": soaked.outcome.n_sent}
+    assert soaked.n_counted == soaked.outcome.n_sent
+    assert soaked.is_good
+    assert 20 < soaked.memory.first < 1000
