@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.energy import Ledger, open_meter
-from app.engines.onnx import share_threads
 from app.errors import BistilError
 from app.keys import Guard, read_keys
 from app.metrics import Instrument, Metrics
@@ -83,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BistilError as error:
         print(f"bistil-serve: {error}", file=sys.stderr)
         return error.exit_code
-    share_threads(settings.n_threads)
     service: Service = app.state.service
     Server.of(app, service=service, settings=settings).run()
     return 0 if service.failure is None else 1

@@ -6,6 +6,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,13 @@ def write(spec: str, folder: Path, *, store: Path, seed: int = 0) -> Path:
         {**fields, "pad_id": config.pad_token_id, "licence": "random weights"},
         store=store,
         staging=folder / "staging",
+        engines=engines(),
     )
+
+
+def engines() -> tuple[str, ...]:
+    """The engines that serve on a CPU without torch, as far as what writes their files is installed."""
+    return ("onnx", "openvino") if all(map(find_spec, ("openvino", "nncf"))) else ("onnx",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

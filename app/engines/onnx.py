@@ -16,19 +16,8 @@ _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 # fusions that lose: on a CPU the fused kernel takes longer than addition and LayerNormalization one after the other
 _SLOWER = {"CPUExecutionProvider": ("SkipLayerNormFusion",)}
-_shared = False
-
-
-def share_threads(threads: int) -> None:
-    """From now on, let all sessions of this process run on one pool of ``threads``; there is no way back.
-
-    ONNX Runtime then refuses sessions with threads of their own, so this is for a process that serves and does nothing
-    else. One thread needs no pool.
-    """
-    global _shared
-    if threads > 1 and not _shared:
-        ort.set_global_thread_pool_sizes(threads, 1)
-        _shared = True
+# what a thread spins for after its part of a call: the next operator's comes sooner, the next request's later
+_SPIN_US = 100
 
 
 class Engine:
@@ -49,9 +38,8 @@ class Engine:
     def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> Self:
         """Load ``folder / file`` on ``cpu``, ``cuda``, ``cuda:<n>``, ``tensorrt`` or ``tensorrt:<n>``.
 
-        After ``share_threads`` the shared pool's threads count, not ``threads``. TensorRT's engines are built at the
-        first start and kept beside ``folder`` in ``.tensorrt``; a shape that no bucket holds goes to CUDA and builds
-        nothing. The GPU paths have been tested by their parts alone.
+        TensorRT's engines are built at the first start and kept beside ``folder`` in ``.tensorrt``; a shape that no
+        bucket holds goes to CUDA and builds nothing. The GPU paths have been tested by their parts alone.
 
         :raises EngineError: the file cannot be loaded or the device is unknown.
         :raises MissingExtra: the installed ONNX Runtime has no CUDA or no TensorRT.
@@ -137,12 +125,8 @@ def _open(path: Path, providers: list[Any], threads: int) -> Any:
     options = ort.SessionOptions()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if _shared:
-        options.use_per_session_threads = False
-    else:
-        options.intra_op_num_threads = threads
-        # several sessions share the cores: a pool that spins takes them from the one that has work
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     try:
         session = ort.InferenceSession(

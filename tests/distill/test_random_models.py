@@ -13,7 +13,8 @@ def test_a_model_of_the_size_asked_for_is_served_and_opens_in_transformers(tmp_p
     bundle = write("1x64x400", tmp_path / "model", store=tmp_path / "store")
     manifest = verify(bundle)
     assert bundle == tmp_path / "store" / "qaa" / "ner" / "1"
-    assert {"fp32", "int8"} <= {variant.precision for variant in manifest.variants}
+    names = {variant.name for variant in manifest.variants}
+    assert names == {"fp32", "int8", "openvino_fp32", "openvino_int8"}
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
     assert (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size) == (1, 64, 400)
     assert model.config.num_labels == len(manifest.labels)
