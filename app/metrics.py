@@ -1,5 +1,6 @@
 """Every collector, and the one middleware that fills them: each request is counted once, here."""
 
+import asyncio
 import logging
 import math
 import re
@@ -333,9 +334,13 @@ class Instrument:
                 await problem(error).response(trace.request_id, path=scope["path"])(scope, receive, send_traced)
         finally:
             if scope["method"] == "POST" and scope["path"].startswith(_COUNTED):
-                self.metrics.request(trace, code=code)
-                if trace.after_reply is not None and code == _OK:
-                    trace.after_reply()
+                # in the loop's next turn: what was sent leaves at the end of this one
+                asyncio.get_running_loop().call_soon(self._count, trace, code)
+
+    def _count(self, trace: Trace, code: int) -> None:
+        self.metrics.request(trace, code=code)
+        if trace.after_reply is not None and code == _OK:
+            trace.after_reply()
 
 
 def _provider(served: Served) -> str:

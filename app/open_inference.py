@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from app import __version__, exchange
 from app.errors import InvalidInput, NotServed
+from app.json_route import JsonRoute
 from app.openapi import Responses, inference, probe, problems
 from app.schemas.base import WHOLE, Closed, TaskRequest, Text
 from app.schemas.shapes import SHAPES
@@ -66,7 +67,7 @@ def _failures(*codes: int) -> Responses:
 _LOOKUP = _failures(401, 403, 404, 422, 503)
 _INFERENCE = inference(tags=[]) | {"responses": _failures(400, 401, 403, 404, 408, 413, 422, 500, 503, 504)}
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=JsonRoute)
 
 
 @router.get("", responses=_failures(401))

@@ -28,6 +28,13 @@ _TIMEOUT = {
     "description": "milliseconds the caller will wait, up to the server's own limit",
     "schema": {"type": "integer", "minimum": 1},
 }
+FORMATS = ("json", "conllu")
+_FORMAT = {
+    "name": "format",
+    "in": "query",
+    "description": "what to answer with; none: as Accept says",
+    "schema": {"type": "string", "enum": list(FORMATS)},
+}
 _TOLD = {
     "x-request-id": "the request's own, or one made up",
     "x-bistil-model": "language/task/revision/variant@sha256 of what answered",
@@ -55,7 +62,7 @@ def inference(*, tags: Sequence[str] = ("inference",), with_conllu: bool = False
     return {
         "tags": list(tags),
         "responses": {200: answered} | problems(400, 401, 403, 404, 408, 413, 422, 500, 503, 504),
-        "openapi_extra": {"parameters": [_TIMEOUT]},
+        "openapi_extra": {"parameters": [_TIMEOUT, *([_FORMAT] if with_conllu else [])]},
     }
 
 

@@ -3,15 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic_core import to_json
 
 from app import __version__, conllu, exchange, playground
 from app.errors import BundleError, InvalidInput
-from app.openapi import inference, probe, problems, text
+from app.json_route import JsonRoute
+from app.openapi import FORMATS, inference, probe, problems, text
 from app.schemas.base import TaskRequest
 from app.schemas.dp import DpRequest, ParsedWord
 from app.schemas.models import Card, LanguageCard, Model, Models
@@ -22,14 +23,12 @@ from app.schemas.qa import AnswerSpan, QaRequest
 from app.schemas.zero_shot import ZeroShotRequest
 from app.service import Service
 
-Format = Annotated[Literal["json", "conllu"] | None, Query(description="what to answer with; none: as Accept says")]
-
 _LOOKUP = problems(401, 403, 404, 422, 503)
 
 _MAY_BE_CONLLU = inference(with_conllu=True)
 
 # routes are tried in their order, so that those asked most come first
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.post("/v1/{language}/ner", response_model=list[Entity] | list[list[Entity]], **inference())
@@ -39,16 +38,16 @@ async def ner(language: str, body: NerRequest, request: Request) -> Response:
 
 
 @router.post("/v1/{language}/pos", response_model=list[Word] | list[list[Word]], **_MAY_BE_CONLLU)
-async def pos(language: str, body: PosRequest, request: Request, format: Format = None) -> Response:
+async def pos(language: str, body: PosRequest, request: Request) -> Response:
     """Universal parts of speech, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
-    render = body.as_conllu if _wants_conllu(request, format) else None
+    render = body.as_conllu if _wants_conllu(request) else None
     return await _answer(request, body, language=language, task="pos", render=render)
 
 
 @router.post("/v1/{language}/dp", response_model=list[ParsedWord] | list[list[ParsedWord]], **_MAY_BE_CONLLU)
-async def dp(language: str, body: DpRequest, request: Request, format: Format = None) -> Response:
+async def dp(language: str, body: DpRequest, request: Request) -> Response:
     """A dependency tree a sentence, one object a word; CoNLL-U with `format=conllu`, or where `Accept` asks for it."""
-    render = body.as_conllu if _wants_conllu(request, format) else None
+    render = body.as_conllu if _wants_conllu(request) else None
     return await _answer(request, body, language=language, task="dp", render=render)
 
 
@@ -166,8 +165,11 @@ async def _answer(
     return response
 
 
-def _wants_conllu(request: Request, format: str | None) -> bool:
-    return conllu.MEDIA_TYPE in request.headers.get("accept", "") if format is None else format == "conllu"
+def _wants_conllu(request: Request) -> bool:
+    asked = request.query_params.get("format")
+    if asked not in (None, *FORMATS):
+        raise InvalidInput(f"format should be one of: {', '.join(FORMATS)}")
+    return conllu.MEDIA_TYPE in request.headers.get("accept", "") if asked is None else asked == "conllu"
 
 
 def _service(request: Request) -> Service:

@@ -32,7 +32,7 @@ APP_LAYERS = (
         "shadow",
     ),
     ("service", "annotate"),
-    ("exchange", "openapi", "playground"),
+    ("exchange", "json_route", "openapi", "playground"),
     ("routes", "open_inference", "server"),
     ("main", "bench"),
 )

@@ -1,7 +1,6 @@
 """The command line of the benchmark."""
 
 import argparse
-import asyncio
 import json
 import platform
 import subprocess
@@ -155,8 +154,8 @@ def _serve(server: contenders.Running, loads: dict[str, list[Body]], *, seconds:
     server.go_on()
     for load in server.contender.loads:
         n_clients = LIST_CLIENTS if load == "list" else int(load)
-        asyncio.run(closed_loop(server.url, loads[load], n_clients=n_clients, seconds=min(0.5, seconds)))
-        answers = asyncio.run(closed_loop(server.url, loads[load], n_clients=n_clients, seconds=seconds))
+        closed_loop(server.url, loads[load], n_clients=n_clients, seconds=min(0.5, seconds))
+        answers = closed_loop(server.url, loads[load], n_clients=n_clients, seconds=seconds)
         found.append(report.cell(name, load, answers, seconds=seconds))
     server.stop()
     return found

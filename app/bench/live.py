@@ -1,6 +1,5 @@
 """The live proof read where an operator reads it: from a Prometheus that scrapes a server under load."""
 
-import asyncio
 import json
 import math
 import shutil
@@ -53,7 +52,7 @@ def live(
         server.wait(bodies[0])
         with scraping(server.port) as prometheus:
             _until_answered(prometheus, "bistil_shadow_pairs_total", fault="the teacher was not loaded")
-            answers = asyncio.run(closed_loop(server.url, bodies, n_clients=1, seconds=seconds))
+            answers = closed_loop(server.url, bodies, n_clients=1, seconds=seconds)
             return speedup(prometheus, n_samples=len(answers))
     finally:
         server.close()

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -31,8 +31,7 @@ class TokenItem:
         return words(self.text) if self.words is None else self.words
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(NamedTuple):
     """The label of the word ``text[start:end]``."""
 
     start: int
@@ -41,8 +40,7 @@ class Tag:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Entity:
+class Entity(NamedTuple):
     """One or more neighbouring words under one label, without the B- and I- of its tags."""
 
     label: str

@@ -25,6 +25,7 @@ from tests.load.traffic import Outcome, Traffic
 
 _WARM_UP = 0.2
 _MEAN_OF_S = 60.0
+_TOLD_EVERY_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,13 @@ async def soak(
         started, begun_cpu_s = time.perf_counter(), server.cpu_s()
         seconds: list[float] = []
         sizes: list[int] = []
+        n_told = 0
         while (elapsed := time.perf_counter() - started) < 60 * minutes and not running.done():
             seconds.append(elapsed)
             sizes.append(server.resident_bytes())
+            if elapsed // _TOLD_EVERY_S > n_told:
+                n_told += 1
+                print(f"{elapsed / 60:.0f} min: {sizes[-1] / 1e6:.1f} MB; {traffic.outcome}", flush=True)
             await asyncio.sleep(sample_every_s)
         traffic.stop()
         await running
