@@ -1,6 +1,7 @@
 """Service: the models that are up, what is still loading, and one request's way through a model."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ class Service:
             if self.shadow is not None:
                 for model in self.served:
                     await in_daemon(partial(self.shadow.open, model))
+            gc.freeze()  # what is there now stays, and need not be walked through at every collection
         except Exception as error:
             _LOG.exception("loading failed: %s", error)
             self.failure = error if isinstance(error, BistilError) else BistilError(f"loading failed: {error}")

@@ -41,7 +41,7 @@ _INITIAL = regex.compile(r"\p{Lu}\p{M}*|Alh|Col|Dr|Engr|Gen|Gov|Hon|Lt|Mr|Mrs|Ms
 
 def words(text: str) -> tuple[Span, ...]:
     """The words and punctuation marks of ``text``: sorted, apart, without white space, on grapheme boundaries."""
-    return tuple(match.span() for match in _WORD.finditer(text))
+    return tuple([match.span() for match in _WORD.finditer(text)])
 
 
 def sentences(text: str, spans: Sequence[Span], *, longest: int = 256) -> list[tuple[int, int]]:

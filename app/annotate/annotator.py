@@ -1,5 +1,6 @@
 """Annotator: a chunk of a job's file in, its annotated records as bytes out. Every worker has one."""
 
+import gc
 import resource
 import time
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ class Annotator:
             folder, variant=job.variant or None, device=job.device, threads=job.threads
         )
         predictor.token_budget = job.token_budget
+        gc.freeze()  # what is there now stays, and need not be walked through at every collection
         return cls(job, reader=job.reader(), writer=job.writer(), predictor=predictor)
 
     def annotate(self, chunk: Chunk) -> Result:

@@ -17,6 +17,8 @@ from app.text import Span, trim
 ItemT = TypeVar("ItemT", contravariant=True)
 PredictionT = TypeVar("PredictionT", covariant=True)
 Floats = npt.NDArray[np.float64]
+# of all models together; some megabytes at most, since longer words are not kept
+_CACHED_WORDS, _CACHED_CHARACTERS = 16384, 32
 
 
 class Task(Protocol[ItemT, PredictionT]):
@@ -43,13 +45,12 @@ class Task(Protocol[ItemT, PredictionT]):
 class Frame:
     """The special tokens a tokenizer puts before, between and after one text or two.
 
-    Shape: ``before``, ``between``, ``after`` are (k, 2) int64: an id and its type id; ``types`` is the type id of the
-    pieces of the first and of the second text.
+    ``types`` is the type id of the pieces of the first and of the second text.
     """
 
-    before: Ints
-    between: Ints
-    after: Ints
+    before: Row
+    between: Row
+    after: Row
     types: tuple[int, int]
 
     @property
@@ -59,18 +60,14 @@ class Frame:
 
     def row(self, first: "Pieces", second: "Pieces | None" = None) -> Row:
         """``first``, and ``second`` where the frame is a pair's, with the special tokens around them."""
-        parts = [
-            _special(self.before),
-            (first, np.full(len(first), self.types[0])),
-            _special(self.between),
-            *([] if second is None else [(second, np.full(len(second), self.types[1]))]),
-            _special(self.after),
-        ]
+        framed = [self.before, first.typed(self.types[0]), self.between, self.after]
+        if second is not None:
+            framed.insert(3, second.typed(self.types[1]))
         return Row(
-            ids=np.concatenate([pieces.ids for pieces, _ in parts]),
-            type_ids=np.concatenate([types for _, types in parts]).astype(np.int64),
-            words=np.concatenate([pieces.words for pieces, _ in parts]),
-            spans=np.concatenate([pieces.spans for pieces, _ in parts]),
+            ids=np.concatenate([part.ids for part in framed]),
+            type_ids=np.concatenate([part.type_ids for part in framed]),
+            words=np.concatenate([part.words for part in framed]),
+            spans=np.concatenate([part.spans for part in framed]),
         )
 
 
@@ -88,6 +85,10 @@ class Pieces:
     def cut(self, start: int, end: int) -> "Pieces":
         """Pieces ``start`` to ``end``, half-open."""
         return Pieces(ids=self.ids[start:end], words=self.words[start:end], spans=self.spans[start:end])
+
+    def typed(self, type_id: int) -> Row:
+        """The pieces as a part of a row."""
+        return Row(ids=self.ids, type_ids=np.full_like(self.ids, type_id), words=self.words, spans=self.spans)
 
     def without_places(self) -> "Pieces":
         """The same ids with no words and no spans: a text nobody will point into."""
@@ -108,15 +109,21 @@ def pieces(encoding: Encoding, *, text: str) -> Pieces:
 
 
 def word_pieces(text: str, spans: Sequence[Span], tokenizer: Tokenizer) -> Pieces:
-    """The pieces of the words at ``spans``, in order, each with the index of its word; a word may have none."""
-    encoding = tokenizer.encode(
-        [text[start:end] for start, end in spans], is_pretokenized=True, add_special_tokens=False
-    )
-    word_of = np.asarray(encoding.word_ids, dtype=np.int64)
-    base = np.asarray([start for start, _ in spans], dtype=np.int64)
-    offsets = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    """The pieces of the words at ``spans``, in order, each with the index of its word; a word may have none.
+
+    A tokenizer reads a word without its neighbours, so that most words of a text need not be read again.
+    """
+    found = []
+    for start, end in spans:
+        read = _word if end - start <= _CACHED_CHARACTERS else _word.__wrapped__
+        found.append(read(tokenizer, text[start:end]))
+    counts = [len(ids) for ids, _ in found]
+    starts = np.repeat(np.array([start for start, _ in spans], dtype=np.int64), counts)
+    offsets = np.array([offset for _, word in found for offset in word], dtype=np.int64).reshape(-1, 2)
     return Pieces(
-        ids=np.asarray(encoding.ids, dtype=np.int64), words=word_of, spans=offsets + base[word_of][:, np.newaxis]
+        ids=np.array([piece for ids, _ in found for piece in ids], dtype=np.int64),
+        words=np.repeat(np.arange(len(spans)), counts),
+        spans=offsets + starts[:, np.newaxis],
     )
 
 
@@ -148,11 +155,10 @@ def frame(tokenizer: Tokenizer, *, pair: bool) -> Frame:
     marked = np.stack([encoded.ids, encoded.type_ids], axis=1).astype(np.int64)
     content = np.flatnonzero(np.asarray(encoded.special_tokens_mask) == 0)
     first, second = content[: len(probe.ids)], content[len(probe.ids) :]
-    empty = np.empty((0, 2), dtype=np.int64)
     return Frame(
-        before=marked[: first[0]],
-        between=marked[first[-1] + 1 : second[0]] if pair else empty,
-        after=marked[second[-1] + 1 :] if pair else marked[first[-1] + 1 :],
+        before=_special(marked[: first[0]]),
+        between=_special(marked[first[-1] + 1 : second[0]] if pair else marked[:0]),
+        after=_special(marked[second[-1] + 1 :] if pair else marked[first[-1] + 1 :]),
         types=(int(marked[first[0], 1]), int(marked[second[0], 1]) if pair else 0),
     )
 
@@ -208,6 +214,14 @@ def log_softmax(logits: Floats) -> Floats:
     return result
 
 
-def _special(marked: Ints) -> tuple[Pieces, Ints]:
+@lru_cache(maxsize=_CACHED_WORDS)
+def _word(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], tuple[Span, ...]]:
+    """The ids and the offsets of a word's pieces."""
+    encoding = tokenizer.encode([word], is_pretokenized=True, add_special_tokens=False)
+    return tuple(encoding.ids), tuple(encoding.offsets)
+
+
+def _special(marked: Ints) -> Row:
+    """Shape: ``marked`` (k, 2), an id and its type id."""
     nowhere = np.full((len(marked), 2), -1, dtype=np.int64)
-    return Pieces(ids=marked[:, 0], words=nowhere[:, 0], spans=nowhere), marked[:, 1]
+    return Row(ids=marked[:, 0], type_ids=marked[:, 1], words=nowhere[:, 0], spans=nowhere)

@@ -89,6 +89,8 @@ class TokenClassification:
         around = frame(tokenizer, pair=False)
         found = word_pieces(item.text, spans, tokenizer)
         size = max(self.max_length - around.n_special, 1)
+        if len(found) <= size:
+            return [around.row(found)]
         starts = np.searchsorted(found.words, found.words, side="left")
         cuts = windows(len(found), size=size, stride=min(self.stride, size // 2), starts=starts)
         return [around.row(found.cut(start, end)) for start, end in cuts]
@@ -97,9 +99,11 @@ class TokenClassification:
         """A tag for every word of the item; a word without pieces gets "O", or "X" where there is no "O"."""
         spans = item.spans
         fallback = self._fallback()
-        probabilities = np.full((len(spans), len(self.labels)), 1 / len(self.labels))
         if OUTSIDE in self.labels:
-            probabilities[:] = np.eye(len(self.labels))[fallback]
+            probabilities = np.zeros((len(spans), len(self.labels)))
+            probabilities[:, fallback] = 1
+        else:
+            probabilities = np.full((len(spans), len(self.labels)), 1 / len(self.labels))
         best = np.full(len(spans), fallback)
         most_context = np.full(len(spans), -1)
         for index, (row, values) in enumerate(zip(rows, outputs, strict=True)):
@@ -111,11 +115,9 @@ class TokenClassification:
             probabilities[answered] = np.exp(self._pooled(logits, row, places)[better])
             best[answered] = probabilities[answered].argmax(axis=-1)
         scores = probabilities[np.arange(len(spans)), best].tolist()
-        tags = tuple(
-            Tag(start, end, self.labels[label], score)
-            for (start, end), label, score in zip(spans, best.tolist(), scores, strict=True)
-        )
-        return TokenPrediction(tags, probabilities)
+        labels = [self.labels[label] for label in best.tolist()]
+        tags = [Tag(*span, label, score) for span, label, score in zip(spans, labels, scores, strict=True)]
+        return TokenPrediction(tuple(tags), probabilities)
 
     def _pooled(self, logits: Floats, row: Row, places: Ints) -> Floats:
         """Log-probabilities of the words that begin at ``places``. Shape: (n, labels), (words,) to (words, labels)."""

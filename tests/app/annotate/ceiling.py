@@ -20,6 +20,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForTokenClassification
 from app import bundle
 from app.annotate import __main__ as annotate
 from app.bundle import Bundle, Variant
+from app.store import ModelStore
 from distill.export import export_onnx
 
 STORE = Path(__file__).parents[3] / "model_store"
@@ -32,7 +33,8 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=2048)
     parser.add_argument("--task", default="ner", choices=("ner", "pos"))
     options = parser.parse_args()
-    original = Bundle.open(STORE / "ha" / options.task / "1")
+    (location,) = ModelStore(str(STORE), cache=STORE).find(languages=["ha"], tasks=[options.task])
+    original = Bundle.open(STORE / location.path)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_texts(folder / "in.jsonl", original, n=options.records)

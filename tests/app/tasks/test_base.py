@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from app.errors import EngineError
-from app.tasks.base import frame, output, pieces, windows
+from app.tasks.base import frame, output, pieces, windows, word_pieces
+from app.text import words
 from tests.app import tiny
 
 
@@ -20,6 +21,23 @@ def test_a_framed_row_is_what_the_tokenizer_itself_would_make(family: str, pair:
     assert row.ids.tolist() == expected.ids
     assert row.type_ids.tolist() == expected.type_ids
     assert (row.spans[np.array(expected.special_tokens_mask) == 1] == -1).all()
+
+
+@pytest.mark.parametrize("family", tiny.TOKENIZERS)
+def test_pieces_of_words_are_those_that_the_tokenizer_gives_all_of_them_at_once(family: str) -> None:
+    tokenizer = tiny.TOKENIZERS[family]()
+    text = f"Bola ya isa Kano, Bola! {'Kano' * 20} \u200b 1942 'yan"
+    spans = [*words(text), (0, 0)]
+    parts = [text[start:end] for start, end in spans]
+    expected = tokenizer.encode(parts, is_pretokenized=True, add_special_tokens=False)
+    for _ in range(2):
+        found = word_pieces(text, spans, tokenizer)
+        assert found.ids.tolist() == expected.ids
+        assert found.words.tolist() == expected.word_ids
+        starts = [spans[word][0] for word in expected.word_ids]
+        assert found.spans.tolist() == [
+            [start + begin, start + end] for start, (begin, end) in zip(starts, expected.offsets, strict=True)
+        ]
 
 
 def test_windows_of_a_short_text_are_one() -> None:
