@@ -57,6 +57,15 @@ def test_a_better_variant_is_kept_unless_another_is_clearly_faster(
     assert engines["fp32"].closed and not engines["int8"].closed
 
 
+def test_a_row_alone_counts_as_much_as_several(
+    bundle: Bundle, engines: dict[str, FakeEngine], monkeypatch: Any
+) -> None:
+    # alone 3.2 and 6 ms, four together 12.8 and 12 ms
+    both = iter([Cost(per_batch=0.0, per_token=1e-4), Cost(per_batch=4e-3, per_token=2e-3 / 32)])
+    monkeypatch.setattr(module, "measure", lambda run, **_: next(both))
+    assert choose(bundle).variant.name == "int8"
+
+
 def test_a_variant_that_is_named_is_taken_whatever_the_speed(bundle: Bundle, engines: dict[str, FakeEngine]) -> None:
     assert choose(bundle, variant="fp32").reason == "it was asked for"
     assert list(engines) == ["fp32"]
@@ -86,5 +95,5 @@ def test_real_engines_are_timed_and_one_is_left_open(bundle: Bundle) -> None:
     manifest = dataclasses.replace(bundle.manifest, variants=bundle.manifest.variants[:2])
     found = choose(Bundle(bundle.folder, manifest), threads=1)
     assert found.cost is not None and found.cost.of(4, 32) > 0
-    assert found.reason.startswith("the fastest here, by 4 rows of 32 pieces: ")
+    assert found.reason.startswith("the fastest here, by the mean of 1 and 4 rows of 32 pieces: ")
     found.engine.close()
