@@ -1,16 +1,16 @@
 """JsonRoute: a route that FastAPI documents, and that reads its JSON body itself."""
 
 import json
-from collections.abc import Callable, Coroutine
 from email.message import Message
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from app.errors import ClientGone
 
@@ -18,27 +18,25 @@ _JSON = "application/json"
 
 
 class JsonRoute(APIRoute):
-    """For endpoints of the path's parameters as text, the ``request``, and a ``body`` of one model.
+    """For endpoints of the path's parameters as text, the ``request``, and a ``body`` of one model, or of no body.
 
-    FastAPI's own handler solves the dependencies of every request, which takes longer than its body does.
+    FastAPI's own handler solves the dependencies of every request and closes what they have opened, which takes longer
+    than reading the body does. Its exceptions are those that the application handles, as everywhere.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's, for endpoints without a body."""
-        if self.body_field is None:
-            return super().get_route_handler()
-        kind: Any = self.body_field.field_info.annotation
-        endpoint = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            answer: Response = await endpoint(**request.path_params, body=await _read(request, kind), request=request)
-            return answer
-
-        return handle
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request that the path has led here."""
+        if self.body_field is None or scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        body = await _read(request, self.body_field.field_info.annotation)
+        response = await self.endpoint(**request.path_params, body=body, request=request)
+        await response(scope, receive, send)
 
 
-async def _read(request: Request, kind: type[BaseModel]) -> BaseModel:
-    """The body as this model.
+async def _read(request: Request, kind: Any) -> Any:
+    """The body as this pydantic model.
 
     :raises RequestValidationError: it is not of a JSON type, not JSON, or not what the model takes.
     :raises HTTPException: it cannot be decoded.
