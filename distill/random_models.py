@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForTokenClassification,
     BertConfig,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -43,14 +42,14 @@ def write(spec: str, folder: Path, *, store: Path, seed: int = 0) -> Path:
     """Write a NER model of random weights to `folder`, as transformers does, and its bundle to `store`; the bundle.
 
     `spec` is `<layers>x<hidden size>x<pieces>` of a BERT, or a folder with a `config.json` and a `tokenizer.json`. Most
-    words are outside of entities, since what is found takes time to answer. No
-    gate that compares scores can fail, because there is nothing to find in the texts that they are measured on.
+    words are outside of entities, since what is found takes time to answer. No gate that compares scores can fail,
+    because there is nothing to find in the texts that they are measured on.
     """
     task = training_task(TASK)
     config, tokenizer = _configured(spec)
     config.num_labels = len(task.labels)
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForTokenClassification.from_config(config)
+    model: Any = AutoModelForTokenClassification.from_config(config)
     with torch.no_grad():
         model.classifier.bias[task.labels.index("O")] += _OUTSIDE_BIAS
     model.save_pretrained(folder)
