@@ -74,7 +74,7 @@ class Batcher:
     micro-batch, the other makes the next.
 
     ``max_queue_tokens`` bounds what may wait, and ``stuck_after_s`` how long a batch may run while others wait;
-    ``on_batch`` is called on the event loop after each batch.
+    ``on_batch`` is called on the event loop after each batch, when its answers have left.
     """
 
     def __init__(
@@ -309,17 +309,22 @@ class Batcher:
             if not submission.n_left and not submission.answer.done():
                 submission.answer.set_result(submission.outputs)
         if self.on_batch is not None:
-            lengths = [len(row) for row in rows]
-            stats = BatchStats(
-                n_rows=len(lengths),
-                n_tokens=sum(lengths),
-                n_padded=len(lengths) * max(lengths),
-                forward_s=ran.forward_s,
-            )
-            try:
-                self.on_batch(stats)
-            except Exception:
-                _LOG.exception("the batch hook failed")
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._tell, ran)  # in the next turn the answers leave
+
+    def _tell(self, ran: "_Ran") -> None:
+        assert self.on_batch is not None
+        lengths = [len(entry.row) for entry in ran.batch]
+        stats = BatchStats(
+            n_rows=len(lengths),
+            n_tokens=sum(lengths),
+            n_padded=len(lengths) * max(lengths),
+            forward_s=ran.forward_s,
+        )
+        try:
+            self.on_batch(stats)
+        except Exception:
+            _LOG.exception("the batch hook failed")
 
 
 @dataclass(frozen=True, slots=True)
