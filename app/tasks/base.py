@@ -17,8 +17,8 @@ from app.text import Span, trim
 ItemT = TypeVar("ItemT", contravariant=True)
 PredictionT = TypeVar("PredictionT", covariant=True)
 Floats = npt.NDArray[np.float64]
-# of all models together; some megabytes at most, since longer words are not kept
-_CACHED_WORDS, _CACHED_CHARACTERS = 16384, 32
+# of a tokenizer; some megabytes at most, since longer words are not kept
+_KEPT_WORDS, _KEPT_CHARACTERS = 10_000, 32
 
 
 class Task(Protocol[ItemT, PredictionT]):
@@ -111,19 +111,15 @@ def pieces(encoding: Encoding, *, text: str) -> Pieces:
 def word_pieces(text: str, spans: Sequence[Span], tokenizer: Tokenizer) -> Pieces:
     """The pieces of the words at ``spans``, in order, each with the index of its word; a word may have none.
 
-    A tokenizer reads a word without its neighbours, so that most words of a text need not be read again.
+    A tokenizer reads a word without its neighbours, so that one it has read lately need not be read again.
     """
-    found = []
-    for start, end in spans:
-        read = _word if end - start <= _CACHED_CHARACTERS else _word.__wrapped__
-        found.append(read(tokenizer, text[start:end]))
-    counts = [len(ids) for ids, _ in found]
+    parts = [text[start:end] for start, end in spans]
+    words = _read(parts, tokenizer)
+    counts = [len(words[part]) // 3 for part in parts]
     starts = np.repeat(np.array([start for start, _ in spans], dtype=np.int64), counts)
-    offsets = np.array([offset for _, word in found for offset in word], dtype=np.int64).reshape(-1, 2)
+    read = np.array([number for part in parts for number in words[part]], dtype=np.int64).reshape(-1, 3)
     return Pieces(
-        ids=np.array([piece for ids, _ in found for piece in ids], dtype=np.int64),
-        words=np.repeat(np.arange(len(spans)), counts),
-        spans=offsets + starts[:, np.newaxis],
+        ids=read[:, 0], words=np.repeat(np.arange(len(spans)), counts), spans=read[:, 1:] + starts[:, np.newaxis]
     )
 
 
@@ -214,11 +210,27 @@ def log_softmax(logits: Floats) -> Floats:
     return result
 
 
-@lru_cache(maxsize=_CACHED_WORDS)
-def _word(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], tuple[Span, ...]]:
-    """The ids and the offsets of a word's pieces."""
-    encoding = tokenizer.encode([word], is_pretokenized=True, add_special_tokens=False)
-    return tuple(encoding.ids), tuple(encoding.offsets)
+def _read(parts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Sequence[int]]:
+    """For each of the words its pieces, in order: id, start, end; start and end are in the word."""
+    kept = _kept(tokenizer)
+    found = {part: kept[part] for part in parts if part in kept}
+    missing = [part for part in dict.fromkeys(parts) if part not in found]
+    if missing:
+        encoding = tokenizer.encode(missing, is_pretokenized=True, add_special_tokens=False)
+        read: list[list[int]] = [[] for _ in missing]
+        for word, piece, offsets in zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True):
+            read[word or 0] += (piece, *offsets)
+        found |= zip(missing, map(tuple, read), strict=True)
+        kept |= {part: found[part] for part in missing if len(part) <= _KEPT_CHARACTERS}
+        if len(kept) > _KEPT_WORDS:
+            kept.clear()
+    return found
+
+
+@lru_cache(maxsize=128)
+def _kept(tokenizer: Tokenizer) -> dict[str, Sequence[int]]:
+    """The words that a tokenizer has read lately."""
+    return {}
 
 
 def _special(marked: Ints) -> Row:

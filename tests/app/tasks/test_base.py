@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from app.errors import EngineError
+from app.tasks import base
 from app.tasks.base import frame, output, pieces, windows, word_pieces
 from app.text import words
 from tests.app import tiny
@@ -24,13 +25,16 @@ def test_a_framed_row_is_what_the_tokenizer_itself_would_make(family: str, pair:
 
 
 @pytest.mark.parametrize("family", tiny.TOKENIZERS)
-def test_pieces_of_words_are_those_that_the_tokenizer_gives_all_of_them_at_once(family: str) -> None:
+def test_pieces_of_words_are_those_that_the_tokenizer_gives_all_of_them_at_once(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = tiny.TOKENIZERS[family]()
     text = f"Bola ya isa Kano, Bola! {'Kano' * 20} \u200b 1942 'yan"
     spans = [*words(text), (0, 0)]
     parts = [text[start:end] for start, end in spans]
     expected = tokenizer.encode(parts, is_pretokenized=True, add_special_tokens=False)
-    for _ in range(2):
+    for kept in (0, 10_000, 10_000):
+        monkeypatch.setattr(base, "_KEPT_WORDS", kept)
         found = word_pieces(text, spans, tokenizer)
         assert found.ids.tolist() == expected.ids
         assert found.words.tolist() == expected.word_ids
