@@ -188,6 +188,15 @@ def test_services_and_all_that_select_pods_select_the_deployments(name: str) -> 
             assert selected == [named]
 
 
+def test_ports_name_their_protocol() -> None:
+    """Servers merge ports by it, and older ones refuse a server-side apply that leaves it out."""
+    for name in NAMES:
+        manifests = render(example(name))
+        ports = [port for service in of_kind(manifests, "Service") for port in service["spec"]["ports"]]
+        ports += [port for pod in pods(manifests) for item in pod["containers"] for port in item.get("ports", ())]
+        assert ports and {port.get("protocol") for port in ports} == {"TCP"}
+
+
 def test_all_languages_share_one_deployment() -> None:
     manifests = render({"languages": {"sw": {"enabled": True}, "yo": {"enabled": False}}})
     (pod,) = server_pods(manifests)
