@@ -218,12 +218,13 @@ def test_the_job_builds_a_student_that_is_served_from_its_claim(chart: Path, hel
     assert answer_to(TEXT)[0] == 200
 
 
-def test_uninstall_leaves_nothing_but_the_claims(helm: Config) -> None:
-    (pod,) = objects("pod")
+def test_uninstall_leaves_nothing_but_the_claims_and_the_pod_of_helm_test(helm: Config) -> None:
     helm.uninstall("demo", wait="legacy", timeout=300)
-    gone(pod)
+    kubectl("wait", "--for", "delete", "pod", "--selector", "app.kubernetes.io/component=server", "--timeout", "300s")
     left = kubectl("get", "all,networkpolicy,serviceaccount,persistentvolumeclaim", "--output", "name").split()
-    assert [name for name in left if "bistil" in name] == [
-        f"persistentvolumeclaim/demo-bistil-{name}" for name in ("store", "work")
-    ]
+    assert {name for name in left if "bistil" in name} == {
+        "persistentvolumeclaim/demo-bistil-store",
+        "persistentvolumeclaim/demo-bistil-work",
+        "pod/demo-bistil-test-ner",
+    }
     assert helm.list(all_states=True) == []
