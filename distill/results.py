@@ -137,7 +137,7 @@ def _scores(findings: Sequence[Finding], weights: np.ndarray) -> tuple[Resampled
     """One method on one task: its score, and what the table says of it and of its teacher."""
     runs = np.stack([np.transpose(finding.terms) for finding in findings])
     score = Resampled.of(runs, weights)
-    teacher = Resampled.of(np.transpose(findings[0].teacher_terms)[None], weights)
+    teacher = Resampled.of(np.stack([np.transpose(finding.teacher_terms) for finding in findings]), weights)
     seeds = {f.seed: Resampled.of(run[None], weights).value for f, run in zip(findings, runs, strict=True)}
     told: dict[str, Any] = {**_told("score", score), "seeds": seeds}
     if len(seeds) > 1:
