@@ -12,6 +12,8 @@ from app.buckets import LENGTHS, cut, fill, fitting
 from app.errors import EngineError, MissingExtra
 from app.rows import Tensors
 
+ort.disable_telemetry_events()  # which its wheels collect unless told not to
+
 _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 # fusions that lose: on a CPU the fused kernel takes longer than addition and LayerNormalization one after the other
