@@ -213,7 +213,7 @@ def log_softmax(logits: Floats) -> Floats:
 def _read(parts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Sequence[int]]:
     """For each of the words its pieces, in order: id, start, end; start and end are in the word."""
     kept = _kept(tokenizer)
-    found = {part: kept[part] for part in parts if part in kept}
+    found = {part: known for part in parts if (known := kept.get(part)) is not None}  # another thread may clear it
     missing = [part for part in dict.fromkeys(parts) if part not in found]
     if missing:
         encoding = tokenizer.encode(missing, is_pretokenized=True, add_special_tokens=False)
