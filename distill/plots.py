@@ -80,7 +80,7 @@ def _save(figure: Figure, panels: Sequence[Axes], path: Path) -> None:
     handles = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, max(1, len(handles))))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(panels))
     fresh = path.with_suffix(".tmp")
     figure.savefig(fresh, format="png", dpi=120, metadata={"Software": None})
     fresh.replace(path)
