@@ -139,10 +139,20 @@ class Metrics:
             "bistil_shadow_pairs", "Requests run on teacher and student.", (*model, "mode"), registry=registry
         )
         self.shadow_log_speedup = Summary(
-            "bistil_shadow_log_speedup", "ln(teacher / student seconds).", (*model, "mode"), registry=registry
+            "bistil_shadow_log_speedup",
+            "ln(teacher / student seconds) where the student was faster, else 0.",
+            (*model, "mode"),
+            registry=registry,
+        )
+        # apart, since Prometheus takes any decrease of a sum for a restart
+        self.shadow_log_slowdown = Summary(
+            "bistil_shadow_log_slowdown",
+            "ln(student / teacher seconds) where the student was slower, else 0.",
+            (*model, "mode"),
+            registry=registry,
         )
         self.shadow_sumsq = Gauge(
-            "bistil_shadow_log_speedup_sumsq", "Sum of its squares.", (*model, "mode"), registry=registry
+            "bistil_shadow_log_speedup_sumsq", "Sum of the squares of both.", (*model, "mode"), registry=registry
         )
         self.shadow_duration = Histogram(
             "bistil_shadow_duration_seconds",
@@ -195,6 +205,7 @@ class Metrics:
         for mode in ("single", "batch"):
             self.shadow_pairs.labels(*model, mode)
             self.shadow_log_speedup.labels(*model, mode)
+            self.shadow_log_slowdown.labels(*model, mode)
             self.shadow_sumsq.labels(*model, mode)
             for role in ("teacher", "student"):
                 self.shadow_duration.labels(*model, mode, role)
@@ -215,7 +226,8 @@ class Metrics:
         for mode, (teacher_s, student_s) in seconds.items():
             ratio = math.log(teacher_s / student_s)
             self.shadow_pairs.labels(*model, mode).inc()
-            self.shadow_log_speedup.labels(*model, mode).observe(ratio)
+            self.shadow_log_speedup.labels(*model, mode).observe(max(ratio, 0.0))
+            self.shadow_log_slowdown.labels(*model, mode).observe(max(-ratio, 0.0))
             self.shadow_sumsq.labels(*model, mode).inc(ratio**2)
             self.shadow_duration.labels(*model, mode, "teacher").observe(teacher_s)
             self.shadow_duration.labels(*model, mode, "student").observe(student_s)

@@ -20,8 +20,12 @@ from app.bench.report import Ratio
 from app.errors import ConfigError, EngineError
 
 _N, _S, _Q = (
-    f"sum by (lang, task, mode) (bistil_shadow_{name})"
-    for name in ("pairs_total", "log_speedup_sum", "log_speedup_sumsq")
+    f"sum by (lang, task, mode) ({series})"
+    for series in (
+        "bistil_shadow_pairs_total",
+        "bistil_shadow_log_speedup_sum - bistil_shadow_log_slowdown_sum",
+        "bistil_shadow_log_speedup_sumsq",
+    )
 )
 _MEAN = f"{_S} / {_N}"
 _HALF = f"1.96 * sqrt(({_Q} / {_N} - ({_MEAN}) ^ 2) / ({_N} - 1))"

@@ -31,7 +31,7 @@ export function liveSpeed(metrics, language, task) {
   const n = value("bistil_shadow_pairs_total");
   if (n === undefined) return null;
   if (n === 0) return { n };
-  const mean = value("bistil_shadow_log_speedup_sum") / n;
+  const mean = (value("bistil_shadow_log_speedup_sum") - value("bistil_shadow_log_slowdown_sum")) / n;
   const variance = (value("bistil_shadow_log_speedup_sumsq") / n - mean ** 2) / (n - 1);
   const margin = n > 1 ? 1.96 * Math.sqrt(Math.max(variance, 0)) : NaN;
   const [teacher, student] = ["teacher", "student"].map(

@@ -100,9 +100,13 @@ def test_pairs_and_agreement_are_counted_for_requests_of_every_task(client: Test
         settled(client)
         for mode in ("single", "batch"):
             assert value(client, "bistil_shadow_pairs_total", lang="ha", task=task, mode=mode) == 1
-            logarithm = value(client, "bistil_shadow_log_speedup_sum", lang="ha", task=task, mode=mode)
+            faster, slower = (
+                value(client, f"bistil_shadow_log_{way}_sum", lang="ha", task=task, mode=mode)
+                for way in ("speedup", "slowdown")
+            )
+            assert min(faster, slower) == 0
             square = value(client, "bistil_shadow_log_speedup_sumsq", lang="ha", task=task, mode=mode)
-            assert square == pytest.approx(logarithm**2)
+            assert square == pytest.approx((faster - slower) ** 2)
     outcomes = {
         task: {
             dict(labels)["outcome"]: number
@@ -296,14 +300,15 @@ def test_the_documented_expression_is_the_one_that_is_tested() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus")
 def test_the_expression_gives_the_mean_and_its_interval(tmp_path: Path) -> None:
     metrics = Metrics()
-    for teacher_s in (2.0, 2.0, 2.0, 4.0):
+    for teacher_s in (2.0, 2.0, 4.0, 0.5):
         metrics.shadow("ha", "ner", seconds={"single": (teacher_s, 1.0)}, agreement={})
     rendered = metrics.render([], ready=True).decode()
-    names = "pairs_total|log_speedup_sum|log_speedup_sumsq"
+    names = "pairs_total|log_speedup_sum|log_slowdown_sum|log_speedup_sumsq"
     series = re.findall(rf"^(bistil_shadow_(?:{names})\{{.*\}}) (.*)$", rendered, re.MULTILINE)
-    assert len(series) == 3
-    # logarithms of base 2 are 1, 1, 1, 2: mean 1.25, variance 0.25, half width 1.96 * sqrt(0.25 / 4)
-    expected = {"mean": 2**1.25, "low": 2 ** (1.25 - 0.49), "high": 2 ** (1.25 + 0.49)}
+    assert len(series) == 4
+    # logarithms of base 2 are 1, 1, 2, -1: mean 0.75, of the squares 1.75, half width 1.96 * sqrt((1.75 - 0.75 ** 2) / 3)
+    half = 1.96 * math.sqrt((1.75 - 0.75**2) / 3)
+    expected = {"mean": 2**0.75, "low": 2 ** (0.75 - half), "high": 2 ** (0.75 + half)}
     test = {
         "evaluation_interval": "1m",
         "tests": [

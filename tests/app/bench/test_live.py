@@ -49,7 +49,8 @@ def test_prometheus_says_the_geometric_mean_and_interval_of_the_pairs_that_the_s
         for number in range(1, N_REQUESTS + 1):
             assert post(f"{url}/v1/ha/ner", json={"inputs": tiny.SENTENCE}).status_code == 200
             wait_for_pairs(url, number)
-            sums.append(total(url, "bistil_shadow_log_speedup_sum", **SINGLE))
+            faster, slower = (total(url, f"bistil_shadow_log_{way}_sum", **SINGLE) for way in ("speedup", "slowdown"))
+            sums.append(faster - slower)
         assert total(url, "bistil_shadow_dropped_total") == 0
         said = speedup(prometheus, n_samples=N_REQUESTS)
     logarithms = np.diff(sums)
