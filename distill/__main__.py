@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,11 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
         if name in shared:
             console.print(f"[bold]{name}[/]")
             shared[name](build)
-    per_task = {
+    per_task: dict[str, Callable[[Build, str], object]] = {
         "teach": building.task_teacher,
         "transfer": building.task_student,
         "evaluate": building.evaluation,
-        "export": bundles.export,
+        "export": lambda build, task: bundles.export(build, task, command=_command(options, task)),
     }
     for task in build.tasks:
         for name in chosen:
@@ -138,6 +138,23 @@ def _stages(options: argparse.Namespace, console: Console) -> None:
         Console(width=None if sys.stdout.isatty() else 200).print(
             table(bundles.summary(build), title=f"{build.tgt}, labels in {', '.join(build.labels)}")
         )
+
+
+def _command(options: argparse.Namespace, task: str) -> str:
+    """The build of one task that these options belong to, without this machine's folders."""
+    said = [part for name in ("tgt", "src") if (value := getattr(options, name)) for part in (f"--{name}", value)]
+    said += ["--tasks", task, "--data", "<folder>", "--preset", options.preset]
+    if options.method:
+        said += ["--method", options.method]
+    if options.teacher:
+        said += ["--teacher", "<folder>" if Path(options.teacher).exists() else options.teacher]
+    if options.config:
+        said += ["--config", "<file>"]
+    if options.target_labels:
+        said.append("--target-labels")
+    places = ("out=", "store=", "data=", "text=", "pool=", "teacher=", "export.teacher_store=", "tasks=")
+    settings = [setting for setting in options.overrides if not setting.startswith(places)]
+    return " ".join(["python -m distill build", *said, *map(shlex.quote, settings)])
 
 
 def _compare(options: argparse.Namespace, console: Console) -> None:

@@ -34,8 +34,8 @@ _FAMILIAR_TEXTS = 20_000
 _CONDITIONS = "ONNX Runtime, or the engine named, on CPU, one row a micro-batch, interleaved"
 
 
-def export(build: Build, task: str) -> dict[str, Any]:
-    """Publish `<task>/transfer/model` to the store; the report names the bundle.
+def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
+    """Publish `<task>/transfer/model` to the store; the report names the bundle, and its card `command`.
 
     Both are exported in fp32 for the benchmark alone, which runs them on one engine, with the same threads and batches:
     rows as the student reads them, for a teacher of whose vocabulary the student's is a part.
@@ -105,7 +105,7 @@ def export(build: Build, task: str) -> dict[str, Any]:
             },
             "familiar": familiarity(open_tokenizer(source), known),
             "data": [*taught["data"], *scored["data"]],
-            "config": _recipe(build, task),
+            "config": {"command": command, **_recipe(build, task)},
             "seed": tuning.seed,
             "licence": build.licence or licence([*taught["data"], *scored["data"], *teacher_data(build)]),
         }

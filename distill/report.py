@@ -16,6 +16,9 @@ TASKS = {
     "dp": "dependency parsing",
 }
 
+_GOAL = 98
+"""The share of its teacher's score, in percent, that a student should keep."""
+
 
 def card(manifest: Manifest) -> str:
     """The bundle's page in Markdown: what it is, how good, how made, of what data, under which licence."""
@@ -28,6 +31,7 @@ def card(manifest: Manifest) -> str:
         f"multilingual teacher and taught the task on labels in `{sources}` {how}.",
         "## Scores",
         _scores(manifest.scores, main_metric=task_named(manifest.task).main_metric),
+        _kept(manifest),
         "Variants, with their score on development data:",
         markdown_table(
             ("variant", "file", "precision", "scores"),
@@ -43,7 +47,15 @@ def card(manifest: Manifest) -> str:
         f"```\ncurl -s localhost:8000/v1/{manifest.language}/{manifest.task} -H 'content-type: application/json' "
         "-d @request.json\n```",
         "## How it was made",
-        _pairs({"teacher": _flat(manifest.teacher), "layer map": _layers(manifest.layer_map), "seed": manifest.seed}),
+        _pairs(
+            {
+                "command": f"`{command}`" if (command := manifest.config.get("command")) else "",
+                "method": manifest.config.get("method", ""),
+                "teacher": _flat(manifest.teacher),
+                "layer map": _layers(manifest.layer_map),
+                "seed": manifest.seed,
+            }
+        ),
         "## Data",
         markdown_table(
             ("file", "rows", "licence", "may be redistributed"),
@@ -142,6 +154,23 @@ def _scores(scores: Mapping[str, Mapping[str, Any]], *, main_metric: str) -> str
     ]
     rules = [f"{who.capitalize()}: {values['rule']}." for who, values in scores.items() if "rule" in values]
     return "\n\n".join([markdown_table(("model", *metrics, f"95 % interval of {main_metric}"), rows), *rules])
+
+
+def _kept(manifest: Manifest) -> str:
+    """The share of the teacher's score that each student keeps, and, where that is below the goal, what it lacks."""
+    metric = task_named(manifest.task).main_metric
+    teacher = manifest.scores.get("teacher", {}).get(metric)
+    if not teacher:
+        return ""
+    students = {who: told[metric] for who, told in manifest.scores.items() if who.startswith("student")}
+    kept = {who: round(100 * score / teacher, 1) for who, score in students.items()}
+    said = f"Of the teacher's {metric}: " + ", ".join(f"{who} {share} %" for who, share in kept.items()) + "."
+    if min(kept.values(), default=_GOAL) >= _GOAL:
+        return said
+    examples = manifest.config.get("transfer", {}).get("tuning", {}).get("max_examples")
+    few = [f"it has {len(manifest.layer_map)} layers"] if manifest.layer_map else []
+    few += [f"it learnt from at most {examples} labelled examples"] if examples else []
+    return f"{said} The goal is {_GOAL} %" + (f"; {' and '.join(few)}, and more would keep more." if few else ".")
 
 
 def _interval(values: Mapping[str, Any]) -> str:

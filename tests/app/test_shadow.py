@@ -306,7 +306,7 @@ def test_the_expression_gives_the_mean_and_its_interval(tmp_path: Path) -> None:
     names = "pairs_total|log_speedup_sum|log_slowdown_sum|log_speedup_sumsq"
     series = re.findall(rf"^(bistil_shadow_(?:{names})\{{.*\}}) (.*)$", rendered, re.MULTILINE)
     assert len(series) == 4
-    # logarithms of base 2 are 1, 1, 2, -1: mean 0.75, of the squares 1.75, half width 1.96 * sqrt((1.75 - 0.75 ** 2) / 3)
+    # logarithms of base 2 are 1, 1, 2, -1: mean 0.75, mean of the squares 1.75
     half = 1.96 * math.sqrt((1.75 - 0.75**2) / 3)
     expected = {"mean": 2**0.75, "low": 2 ** (0.75 - half), "high": 2 ** (0.75 + half)}
     test = {

@@ -56,3 +56,18 @@ def test_the_card_says_when_the_target_s_own_labels_were_learnt_from() -> None:
     assert "labels in `en` only (zero-shot cross-lingual transfer)" in card(manifest())
     own = card(replace(manifest(), source_languages=("en", "ha")))
     assert "labels in `en`, `ha` together, so this is no zero-shot transfer" in own
+
+
+def test_the_card_says_how_much_of_the_teacher_is_kept_and_what_a_student_below_the_goal_lacks() -> None:
+    text = card(replace(manifest(), config={"transfer": {"tuning": {"max_examples": 500}}}))
+    assert "Of the teacher's f1: student 93.6 %. The goal is 98 %; " in text
+    assert "it has 2 layers and it learnt from at most 500 labelled examples, and more would keep more." in text
+    scores = {"teacher": {"f1": 70.0}, "student": {"f1": 71.4}, "student int8": {"f1": 68.6}}
+    assert "Of the teacher's f1: student 102.0 %, student int8 98.0 %.\n" in card(replace(manifest(), scores=scores))
+    assert "Of the teacher's" not in card(replace(manifest(), scores={"student": {"f1": 65.5}}))
+
+
+def test_the_card_names_the_command_and_the_method_that_made_it() -> None:
+    command = "python -m distill build --tgt ha --tasks ner --data <folder> --preset quick"
+    text = card(replace(manifest(), config={"command": command, "method": "best"}))
+    assert f"- command: `{command}`\n- method: best\n" in text
