@@ -23,21 +23,27 @@ _SCALES, _QUANTS = ".scales", ".quants"
 
 
 def pack(source: Path, out: Path) -> Path:
-    """Write the model folder `source` to `out` with its weights packed; the rest is copied.
+    """Write the model folder `source` to `out` with its weights packed, in one rename; the rest is copied.
 
-    Raises DataError where `source` has no `model.safetensors` in half precision, or `out` exists.
+    Raises DataError where `source` has no `model.safetensors` in half precision, `out` exists or cannot be written.
     """
     tensors = _read(source / _PLAIN)
     if any(tensor.dtype != torch.float16 for tensor in tensors.values()):
         raise DataError(f"{source / _PLAIN} is not in half precision, which alone is packed without loss")
     if out.exists():
         raise DataError(f"{out} exists: name a folder that does not")
-    shutil.copytree(source, out, ignore=shutil.ignore_patterns(_PLAIN))
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = quantise(tensor)
         packed |= {name: tensor} if parts is None else {name + _SCALES: parts[0], name + _QUANTS: parts[1]}
-    save_file(packed, out / WEIGHTS, metadata={"format": "pt"})
+    staged = out.with_name(f"{out.name}.tmp")
+    try:
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.copytree(source, staged, ignore=shutil.ignore_patterns(_PLAIN))
+        save_file(packed, staged / WEIGHTS, metadata={"format": "pt"})
+        staged.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"the packed model cannot be written: {error}") from error
     return out
 
 

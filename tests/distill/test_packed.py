@@ -79,6 +79,9 @@ def test_what_cannot_be_packed_is_refused(teacher: Path, tmp_path: Path) -> None
         packed.pack(single, tmp_path / "never")
     with pytest.raises(DataError, match="cannot be read"):
         packed.pack(tmp_path / "nowhere", tmp_path / "never")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        packed.pack(teacher, tmp_path / "file" / "packed")
     assert not (tmp_path / "never").exists()
 
 
