@@ -82,7 +82,7 @@ class Nvml:
         try:
             nvml = importlib.import_module("pynvml")
         except ImportError as error:
-            raise MissingExtra("a GPU's energy needs NVML: pip install 'bistil-serve[gpu]'") from error
+            raise MissingExtra.of("a GPU's energy needs NVML", extra="gpu") from error
         try:
             nvml.nvmlInit()
             meter = cls(nvml, nvml.nvmlDeviceGetHandleByIndex(index))

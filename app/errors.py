@@ -154,6 +154,11 @@ class MissingExtra(BistilError):
     type = "missing-extra"
     title = "Missing optional dependency"
 
+    @classmethod
+    def of(cls, need: str, *, extra: str) -> "MissingExtra":
+        """What needs which of this package's extras; it is installed from its source, being on no package index."""
+        return cls(f"{need}: pip install '.[{extra}]' in the folder of bistil's source")
+
 
 class Overloaded(BistilError):
     """The queue is full; try again after ``retry_after_s`` seconds."""

@@ -124,8 +124,8 @@ class Remote:
             files, path = fsspec.core.url_to_fs(self.root)
         except (ImportError, ValueError) as error:
             extra = _EXTRAS.get(self.root.partition("://")[0])
-            fix = f": pip install 'bistil-serve[{extra}]'" if extra else f": {error}"
-            raise MissingExtra(f"the store {self.root} needs an fsspec driver that is not installed{fix}") from error
+            need = f"the store {self.root} needs an fsspec driver that is not installed"
+            raise (MissingExtra.of(need, extra=extra) if extra else MissingExtra(f"{need}: {error}")) from error
         return files, str(path).rstrip("/")
 
 

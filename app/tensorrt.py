@@ -59,7 +59,7 @@ def load_version() -> str:
     try:
         return str(import_module("tensorrt").__version__)
     except ImportError as error:
-        raise MissingExtra("the device tensorrt needs TensorRT: pip install 'bistil-serve[tensorrt]'") from error
+        raise MissingExtra.of("the device tensorrt needs TensorRT", extra="tensorrt") from error
 
 
 def gpu_name(index: int) -> str:

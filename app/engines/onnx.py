@@ -119,7 +119,7 @@ def _device(device: str) -> tuple[str, int]:
     wanted = _CUDA if kind == "cuda" else _TENSORRT
     if wanted not in ort.get_available_providers():
         extra = "gpu" if kind == "cuda" else "tensorrt"
-        raise MissingExtra(f"the device {device} needs ONNX Runtime with {wanted}: pip install 'bistil-serve[{extra}]'")
+        raise MissingExtra.of(f"the device {device} needs ONNX Runtime with {wanted}", extra=extra)
     return kind, int(index or 0)
 
 

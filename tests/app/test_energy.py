@@ -83,7 +83,7 @@ def test_no_driver_and_no_library_are_unavailable(
     assert open_meter("cuda:2") is None
     assert "energy is unavailable: NVML has no energy counter for GPU 2: Not Supported" in caplog.text
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'bistil-serve\[gpu\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[gpu\]'"):
         Nvml.open(0)
 
 

@@ -185,5 +185,5 @@ def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", fail)
-    with pytest.raises(MissingExtra, match=r"pip install 'bistil-serve\[s3\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[s3\]'"):
         Remote("s3://models", cache=tmp_path).places()

@@ -57,5 +57,5 @@ def test_a_runtime_without_tensorrt_names_what_to_install(tmp_path: Path) -> Non
     from app.engines.onnx import Engine
     from app.errors import MissingExtra
 
-    with pytest.raises(MissingExtra, match=r"bistil-serve\[tensorrt\]"):
+    with pytest.raises(MissingExtra, match=r"pip install .\.\[tensorrt\]"):
         Engine.open(tmp_path, file="model.onnx", device="tensorrt:1")

@@ -59,7 +59,7 @@ def test_parameters_fields_and_column_are_the_callers(tmp_path: Path, store: Pat
 
 
 def test_parquet_says_the_same_as_json_lines(tmp_path: Path, store: Path) -> None:
-    pytest.importorskip("pyarrow", reason="pip install 'bistil-serve[bulk]'")
+    pytest.importorskip("pyarrow", reason="pip install '.[bulk]'")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -96,7 +96,7 @@ def test_plain_text_does_not_suit_a_task_of_two_texts(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_columns_and_their_types(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pip install 'bistil-serve[bulk]'")
+    pa = pytest.importorskip("pyarrow", reason="pip install '.[bulk]'")
     import pyarrow.parquet as pq
 
     from app.annotate.formats import parquet
@@ -129,7 +129,7 @@ def test_parquet_keeps_columns_and_their_types(tmp_path: Path) -> None:
 
 
 def test_records_of_json_become_one_table_of_the_widest_types(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="pip install 'bistil-serve[bulk]'")
+    pytest.importorskip("pyarrow", reason="pip install '.[bulk]'")
     import pyarrow.parquet as pq
 
     from app.annotate.formats import parquet

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_two_ray_workers_give_the_output_of_one_process(tmp_path: Path, store: Path) -> None:
-    pytest.importorskip("ray", reason="pip install 'bistil-serve[ray]'")
+    pytest.importorskip("ray", reason="pip install '.[ray]'")
     source = tmp_path / "in.jsonl"
     texts = (f"{'yara ' * (index % 7)}{tiny.SENTENCE}" for index in range(6 * base.CHUNK_RECORDS))
     source.write_text("".join(json.dumps({"id": index, "text": text}) + "\n" for index, text in enumerate(texts)))

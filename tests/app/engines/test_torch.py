@@ -9,8 +9,8 @@ import pytest
 from app.errors import EngineError
 from app.rows import Tensors
 
-torch = pytest.importorskip("torch", reason="pip install 'bistil-serve[torch]'")
-transformers = pytest.importorskip("transformers", reason="pip install 'bistil-serve[torch]'")
+torch = pytest.importorskip("torch", reason="pip install '.[torch]'")
+transformers = pytest.importorskip("transformers", reason="pip install '.[torch]'")
 
 HEADS = ("TokenClassification", "SequenceClassification", "QuestionAnswering")
 SIZES: dict[str, Any] = {
