@@ -97,7 +97,8 @@ def test_a_bundle_opens_unmodified_in_optimum_and_answers_as_ours_does(task: str
             assert len(starts) >= 4 and [labels[start] for start in starts] == [e["entity_group"] for e in answer]
     elif task == "nli":
         scores = predictor.predict([PairItem(*TEXTS[task])])[0].scores
-        assert {e["label"]: e["score"] for e in answer} == pytest.approx(dict(scores), abs=1e-3)
+        # where a logit may differ by 0.05, a probability may by a quarter of that
+        assert {e["label"]: e["score"] for e in answer} == pytest.approx(dict(scores), abs=0.0125)
     else:
         best = predictor.predict([QuestionItem(*TEXTS[task])])[0].answers[0]
         assert (answer["start"], answer["end"], answer["answer"]) == (best.start, best.end, best.text)
