@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import Request
 
 from app.errors import ClientGone, InvalidInput
-from app.metrics import Trace
 from app.schemas.base import TaskRequest
 from app.service import Service
+from app.trace import Trace
 
 
 async def answer(

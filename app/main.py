@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from app import __version__
 from app.energy import Ledger, open_meter
 from app.errors import BistilError
+from app.instrument import Instrument
 from app.keys import Guard, read_keys
-from app.metrics import Instrument, Metrics
+from app.metrics import Metrics
 from app.open_inference import router as open_inference
 from app.openapi import with_keys
 from app.playground import router as playground

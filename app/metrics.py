@@ -1,15 +1,9 @@
-"""Every collector, and the one middleware that fills them: each request is counted once, here."""
+"""Every collector, and what fills it."""
 
-import asyncio
-import logging
 import math
-import re
 import time
-import traceback
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,18 +16,14 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client import Counter as Total
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.agreement import OUTCOMES, Outcome
 from app.batching import BatchStats
-from app.body import limited
 from app.energy import Account, Ledger, Used
 from app.errors import error_types
-from app.problems import problem
 from app.store import Served
+from app.trace import Trace
 
-_LOG = logging.getLogger(__name__)
 _LADDER = tuple(0.00025 * 2 ** (step / 2) for step in range(31))
 _FINE_LADDER = tuple(0.00025 * 1.2**step for step in range(58))
 _POWERS = tuple(float(2**power) for power in range(14))
@@ -46,29 +36,7 @@ _REASONS = sorted(
     {"body-too-large", "method-not-allowed", "not-found", "request-timeout"}
     | {error.type for error in error_types() if error.status not in (400, _GONE, _FAILED)}
 )
-_COUNTED = ("/v1/", "/v2/")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 NOBODY = ("none", "none")
-
-
-@dataclass(slots=True)
-class Trace:
-    """What one request was about and where its time went, filled in on its way.
-
-    ``stages`` are in seconds; ``problem`` is the type of the problem it was answered with; ``after_reply`` is called
-    when a good answer has been sent.
-    """
-
-    request_id: str
-    started: float
-    model: tuple[str, str] | None = None
-    stages: dict[str, float] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-    n_windows: int = 0
-    n_tokens: int = 0
-    rare_shares: list[float] = field(default_factory=list)
-    problem: str = ""
-    after_reply: Callable[[], None] | None = None
 
 
 class Metrics:
@@ -294,67 +262,6 @@ class Metrics:
         self.duration.labels(*model)
 
 
-class Instrument:
-    """ASGI middleware: a request's id, byte limit, headers and count, and a problem for what nobody caught."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metrics: Metrics,
-        max_body_bytes: int,
-        body_timeout_s: float,
-        is_draining: Callable[[], bool],
-    ) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.max_body_bytes = max_body_bytes
-        self.body_timeout_s = body_timeout_s
-        self.is_draining = is_draining
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection; anything but HTTP passes through."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        trace = Trace(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex, time.perf_counter())
-        scope.setdefault("state", {})["trace"] = trace
-        code = 500
-        begun = False
-
-        async def send_traced(message: Message) -> None:
-            nonlocal code, begun
-            if message["type"] == "http.response.start":
-                begun = True
-                code = message["status"]
-                _finish(MutableHeaders(scope=message), trace, is_last=self.is_draining())
-            await send(message)
-
-        try:
-            await self.app(
-                scope,
-                limited(receive, headers, max_bytes=self.max_body_bytes, timeout_s=self.body_timeout_s),
-                send_traced,
-            )
-        except Exception as error:
-            # the message of an unforeseen error may quote the request, so the log gets its kind and place alone
-            place = "".join(traceback.format_tb(error.__traceback__))
-            _LOG.error("request %s failed: %s\n%s", trace.request_id, type(error).__name__, place)
-            if not begun:
-                await problem(error).response(trace.request_id, path=scope["path"])(scope, receive, send_traced)
-        finally:
-            if scope["method"] == "POST" and scope["path"].startswith(_COUNTED):
-                # in the loop's next turn: what was sent leaves at the end of this one
-                asyncio.get_running_loop().call_soon(self._count, trace, code)
-
-    def _count(self, trace: Trace, code: int) -> None:
-        self.metrics.request(trace, code=code)
-        if trace.after_reply is not None and code == _OK:
-            trace.after_reply()
-
-
 def _provider(served: Served) -> str:
     return str(getattr(served.engine, "provider", served.variant.engine))
 
@@ -364,15 +271,3 @@ def _scores(card: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     for name, scores in card.items():
         if isinstance(scores, Mapping):
             yield from ((name, metric, score) for metric, score in scores.items() if isinstance(score, int | float))
-
-
-def _finish(headers: MutableHeaders, trace: Trace, *, is_last: bool) -> None:
-    if is_last:
-        headers["connection"] = "close"  # so that no client sends its next request into a closing connection
-    headers["x-request-id"] = trace.request_id
-    for name, value in trace.headers.items():
-        headers[name] = value
-    if trace.stages:
-        short = {"tokenize": "tok", "forward": "fwd"}
-        parts = (f"{short.get(stage, stage)};dur={1000 * seconds:.3f}" for stage, seconds in trace.stages.items())
-        headers["server-timing"] = ", ".join(parts)

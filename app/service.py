@@ -22,13 +22,14 @@ from app.errors import (
     TooManyInputs,
     TooManyTokens,
 )
-from app.metrics import Metrics, Trace
+from app.metrics import Metrics
 from app.rows import Row
 from app.schemas.base import TaskRequest
 from app.settings import Settings
 from app.shadow import Shadow
 from app.store import Location, ModelStore, Served
 from app.tasks.base import Task
+from app.trace import Trace
 
 _LOG = logging.getLogger(__name__)
 _OFFLOAD_CHARACTERS = 4000
