@@ -13,7 +13,7 @@ MODULES = sorted(p.relative_to(ROOT) for package in ("app", "distill") for p in 
 
 APP_LAYERS = (
     ("errors", "rows", "text", "arborescence"),
-    ("plugins", "bundle", "microbatches", "buckets", "tensorrt"),
+    ("plugins", "bundle", "microbatches", "buckets", "tensorrt", "huge_pages"),
     ("tasks", "engines"),
     ("choice", "predictor", "guard", "agreement", "paired"),
     ("batching",),

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import onnxruntime as ort
 
-from app import tensorrt
+from app import huge_pages, tensorrt
 from app.buckets import LENGTHS, cut, fill, fitting
 from app.errors import EngineError, MissingExtra
 from app.rows import Tensors
@@ -48,7 +48,9 @@ class Engine:
         """
         path, (kind, index) = folder / file, _device(device)
         if kind == "cpu":
-            return cls(_open(path, ["CPUExecutionProvider"], threads))
+            engine = cls(_open(path, ["CPUExecutionProvider"], threads))
+            huge_pages.collapse()
+            return engine
         cuda = [(_CUDA, {"device_id": index}), "CPUExecutionProvider"]
         if kind == "cuda":
             return cls(_open(path, cuda, threads))

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 import openvino as ov
 
+from app import huge_pages
 from app.errors import EngineError
 from app.rows import Tensors
 
@@ -37,7 +38,10 @@ class Engine:
             compiled = _CORE.compile_model(_CORE.read_model(str(path)), "CPU", options)
         except Exception as error:  # OpenVINO raises RuntimeError for most and others for some
             raise EngineError(f"{path} cannot be loaded: {str(error).strip().splitlines()[-1]}") from error
-        return cls(compiled)
+        engine = cls(compiled)
+        engine.run({name: np.ones((1, 2)) for name in engine._inputs})  # the first call lays the weights out
+        huge_pages.collapse()
+        return engine
 
     def run(self, inputs: Tensors) -> Tensors:
         """Named (rows, longest) integers to the model's named outputs.
