@@ -1,4 +1,4 @@
-"""The one middleware: every request gets an id, a limit of bytes and headers, and is counted once, here."""
+"""The outermost middleware: every request gets an id, a limit of bytes and headers, and is counted once, here."""
 
 import asyncio
 import logging

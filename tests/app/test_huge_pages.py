@@ -12,7 +12,7 @@ from app import huge_pages
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # in a process of its own, since all of a process' memory is moved
 PROGRAM = """
-import hashlib, numpy as np
+import numpy as np
 from pathlib import Path
 from app import huge_pages
 
