@@ -15,6 +15,7 @@ from app.errors import BistilError
 from distill import build as building
 from distill import bundles, compare_estimate, estimate, plots, pretrain_estimate, processes, recipe, results
 from distill import config as configuration
+from distill.beside import publish_beside
 from distill.compare import grid, run
 from distill.finding import Finding
 from distill.measurements import Measurements
@@ -57,6 +58,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "compare --tgt ha --data data --tasks ner --methods bistil,tinybert --seeds 1,2,3",
     ),
     "verify": ("verify model_store",),
+    "beside": ("beside model_store/ha/ner/1 labelled/ha/ner/1",),
     "upload": ("upload model_store s3://bucket/models",),
 }
 
@@ -80,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "verify":
             for bundle in bundles.verify(options.folder):
                 print(f"{bundle}: ok")
+        elif options.command == "beside":
+            print(publish_beside(options.folder, options.other))
         elif options.command == "unpack":
             print(unpack(options.weights, options.tokenizer, options.out))
         elif options.command == "pack":
@@ -246,6 +250,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_dry_run(command, of="each cell that is not found yet")
     command = _add(commands, "verify", "check the hashes of one bundle or of a whole store")
     command.add_argument("folder", type=Path, help="a bundle or a store")
+    command = _add(commands, "beside", "publish a bundle again with the scores under other labels on its card")
+    command.add_argument("folder", type=Path, help="the bundle, in its store")
+    command.add_argument("other", type=Path, help="a bundle of the same language, task and teacher, for its scores")
     command = _add(commands, "upload", "copy a store's bundles to a store elsewhere, such as s3://...")
     command.add_argument("folder", type=Path, help="a store")
     command.add_argument("url", help="where to, for example s3://bucket/models")

@@ -22,6 +22,7 @@ from app.predictor import Predictor
 from app.rows import Row, Tensors, pad
 from app.tasks.base import Task
 from distill import export, openvino, optimum
+from distill.beside import beside
 from distill.evaluate import evaluate, open_tokenizer
 from distill.export import ExportError, parity
 from distill.quantize import quantize
@@ -80,6 +81,8 @@ def publish(
 ) -> Path:
     """Export the model for these engines and precisions, gate it, and write `<store>/<language>/<task>/<revision>`.
 
+    Its card has, beside its own, the scores of a revision in the store that learnt from other labels (`beside`).
+
     `manifest_fields` needs language, max_length, stride and pad_id and may hold any other field of the manifest but
     those that follow from the rest. `measure` sees the staged folder and its variants before the manifest is written
     and returns further fields, for example scores on test data and the benchmark. `staging` is emptied first and
@@ -108,7 +111,7 @@ def publish(
             exporter=exporter,
         )
         fields = {**manifest_fields, **(measure(staging, variants) if measure else {})}
-        manifest = _manifest(fields, task, variants, store)
+        manifest = beside(_manifest(fields, task, variants, store), store)
         (staging / "card.md").write_text(card(manifest), encoding="utf-8")
         folder = write(staging, manifest, store=store)
     except OSError as error:

@@ -27,7 +27,7 @@ def test_exit_codes_tell_done_failed_and_misused_apart(tmp_path: Path, capsys: p
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "trim", "compare", "verify", "upload", "pretrain", "unpack", "pack", "throughput"]
+    "command", ["build", "trim", "compare", "verify", "beside", "upload", "pretrain", "unpack", "pack", "throughput"]
 )
 def test_help_has_examples_that_the_parser_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
