@@ -1,4 +1,4 @@
-"""Batcher: a queue in front of one engine. No timer: what queued while the engine was busy is the next round."""
+"""Batcher: a queue in front of one model. No timer: what queued while the engine was busy is the next round."""
 
 import asyncio
 import logging
@@ -7,13 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
 from app.engines.base import Engine
 from app.errors import BistilError, DeadlineExceeded, EngineError, NotReady, Overloaded
-from app.microbatches import Cost, cut
+from app.microbatches import Cost, cut, in_two
 from app.rows import Row, Tensors, pad, split
 
 _LOG = logging.getLogger(__name__)
@@ -28,12 +28,15 @@ _USUAL_LENGTH = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStats:
-    """One micro-batch that ran: ``n_tokens`` without padding, ``n_padded`` with it."""
+    """One micro-batch that ran: ``n_tokens`` without padding, ``n_padded`` with it.
+
+    ``engine_s`` are seconds of all of the model's threads: a stream's count by its share of them.
+    """
 
     n_rows: int
     n_tokens: int
     n_padded: int
-    forward_s: float
+    engine_s: float
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class _Submission:
     timing: Timing
     queued_at: float
     deadline: float
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +70,15 @@ class _Entry:
 
 
 class Batcher:
-    """Runs one engine, a micro-batch at a time, and answers on the event loop.
+    """Runs one model and answers on the event loop.
 
     When the engine is free, the rows that have waited longest, at most 256, are a round: they are cut into
     micro-batches of like length by ``cost``, which run in the order of each one's oldest row. What comes meanwhile is
-    in a later round, so that a row is overtaken by no more than its own round. Two threads take turns: while one runs a
-    micro-batch, the other makes the next.
+    in a later round, so that a row is overtaken by no more than its own round.
+
+    There are two workers. With ``engine`` alone they take turns: while one runs a micro-batch, the other makes the
+    next. With ``streams`` each makes and runs its own, both at once; only a row that comes when nothing else is there
+    runs on ``engine``, with all threads. The two may be the same engine.
 
     ``max_queue_tokens`` bounds what may wait, and ``stuck_after_s`` how long a batch may run while others wait;
     ``on_batch`` is called on the event loop after each batch, when its answers have left.
@@ -83,6 +90,7 @@ class Batcher:
         *,
         pad_id: int,
         per_token: bool,
+        streams: Engine | None = None,
         cost: Cost | None = None,
         token_budget: int = 4096,
         max_queue_tokens: int = 131072,
@@ -90,6 +98,7 @@ class Batcher:
         on_batch: Callable[[BatchStats], None] | None = None,
     ) -> None:
         self.engine = engine
+        self.streams = streams
         self.cost = cost or Cost()
         self.token_budget = token_budget
         self.max_queue_tokens = max_queue_tokens
@@ -100,7 +109,7 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: list[threading.Thread] = []
         self._ended: list[asyncio.Future[None]] = []
-        self._in_engine = threading.Lock()
+        self._turn = threading.Lock() if streams is None else nullcontext()
         # the condition guards everything below
         self._changed = threading.Condition()
         self._waiting: dict[_Entry, None] = {}
@@ -108,10 +117,11 @@ class Batcher:
         self._round: deque[list[_Entry]] = deque()
         self._n_made = 0
         self._made_tokens = 0
-        self._busy_since: float | None = None
+        self._entered: dict[int, float] = {}
+        self._is_taken_whole = False
         self._wanted = False
         self._closing = False
-        self._rate = _Rate(cost, token_budget=token_budget)
+        self._rate = _Rate(cost, token_budget=token_budget, at_once=engine.streams)
 
     @property
     def n_waiting(self) -> int:
@@ -125,13 +135,13 @@ class Batcher:
 
     @property
     def busy_s(self) -> float:
-        """Seconds the batch in the engine has been there; 0 when the engine is idle."""
-        since = self._busy_since
-        return 0.0 if since is None else time.perf_counter() - since
+        """Seconds the oldest batch in the engine has been there; 0 when the engine is idle."""
+        with self._changed:
+            return time.perf_counter() - min(self._entered.values()) if self._entered else 0.0
 
     @property
     def alive(self) -> bool:
-        """False when a worker has died, or the batch in the engine is stuck and other work came after it."""
+        """False when a worker has died, or a batch in the engine is stuck and other work came after it."""
         died = not self._closing and any(not worker.is_alive() for worker in self._workers)
         return not died and not (self._wanted and self.busy_s > self.stuck_after_s)
 
@@ -163,11 +173,12 @@ class Batcher:
         )
         entries = {_Entry(row, place, submission): None for place, row in enumerate(rows)}
         with self._changed:
+            submission.alone = not self._n_made and not self._waiting
             self._waiting |= entries
             self._waiting_tokens += n_tokens
             if self._n_made:
                 self._wanted = True
-            else:
+            if self._may_plan():
                 self._changed.notify()
         alarm = None if math.isinf(timeout_s) else loop.call_later(timeout_s, _expire, submission.answer, timeout_s)
         try:
@@ -187,6 +198,8 @@ class Batcher:
         if self._ended:
             await asyncio.wait(self._ended)  # unlike gather, leaves them be when this is cancelled
         self.engine.close()
+        if self.streams is not None and self.streams is not self.engine:
+            self.streams.close()
 
     def _admit(self, n_tokens: int, *, timeout_s: float) -> None:
         waiting = self._waiting_tokens
@@ -230,8 +243,8 @@ class Batcher:
     def _work(self, ended: "asyncio.Future[None]") -> None:
         loop = ended.get_loop()
         try:
-            while batch := self._next_batch():
-                ran = self._run(batch)
+            while made := self._next_batch():
+                ran = self._run(*made)
                 loop.call_soon_threadsafe(self._deliver, ran)
                 if isinstance(ran.answers, BaseException) and not isinstance(ran.answers, Exception):
                     raise ran.answers
@@ -239,11 +252,11 @@ class Batcher:
             with suppress(RuntimeError):  # the loop has ended without this thread, which hung
                 loop.call_soon_threadsafe(ended.set_result, None)
 
-    def _next_batch(self) -> list[_Entry]:
-        """The next micro-batch, as soon as there is one to make; empty at the end, when nothing waits."""
+    def _next_batch(self) -> tuple[list[_Entry], Engine] | None:
+        """The next micro-batch, as soon as there is one to make, and what runs it; None at the end."""
         with self._changed:
             while True:
-                if not self._round and not self._n_made:
+                if not self._round and self._may_plan():
                     self._round.extend(self._plan())
                 while self._round:
                     now = time.perf_counter()
@@ -252,45 +265,62 @@ class Batcher:
                     if batch := [entry for entry in waiting if entry.submission.deadline > now]:
                         self._n_made += 1
                         self._made_tokens += sum(len(entry.row) for entry in batch)
+                        engine = self._engine_of(batch)
+                        self._is_taken_whole = engine is not self.streams
                         if self._round:
                             self._changed.notify()
-                        return batch
-                if self._n_made or not self._waiting:
+                        return batch, engine
+                if not self._may_plan() or not self._waiting:
                     if self._closing and not self._waiting:
                         self._changed.notify_all()
-                        return []
+                        return None
                     self._changed.wait()
+
+    def _may_plan(self) -> bool:
+        """Whether there is room for another batch: nothing runs, or only a stream."""
+        return not self._n_made or not self._is_taken_whole
+
+    def _engine_of(self, batch: list[_Entry]) -> Engine:
+        """What runs the batch that was just made: streams, unless it is a row that came alone and still is."""
+        lonely = len(batch) == 1 and batch[0].submission.alone and self._n_made == 1 and not self._waiting
+        return self.engine if lonely or self.streams is None else self.streams
 
     def _plan(self) -> list[list[_Entry]]:
         oldest = list(islice(self._waiting, _ROUND_ROWS))
-        batches = cut([len(entry.row) for entry in oldest], cost=self.cost, token_budget=self.token_budget)
+        lengths = [len(entry.row) for entry in oldest]
+        batches = cut(lengths, cost=self.cost, token_budget=self.token_budget)
+        if self.streams is not None and len(batches) == 1 and len(oldest) > 1:
+            batches = in_two(batches[0], lengths, cost=self.cost)
         return [[oldest[index] for index in batch] for batch in sorted(batches, key=min)]
 
-    def _run(self, batch: list[_Entry]) -> "_Ran":
+    def _run(self, batch: list[_Entry], engine: Engine) -> "_Ran":
         rows = [entry.row for entry in batch]
         answers: list[Tensors] | BaseException
         started = ended = 0.0
         try:
             inputs: Tensors = {**pad(rows, pad_id=self._pad_id)}
-            with self._in_engine:
-                started = self._busy_since = time.perf_counter()
-                self._wanted = self._n_made > 1 or bool(self._waiting)
+            with self._turn:
+                started = time.perf_counter()
+                with self._changed:
+                    self._entered[id(batch)] = started
+                    self._wanted = self._n_made > 1 or bool(self._waiting)
                 try:
-                    outputs = self.engine.run(inputs)
+                    outputs = engine.run(inputs)
                 finally:
                     ended = time.perf_counter()
-                    self._busy_since = None
             answers = split(outputs, rows, per_token=self._per_token)
         except BaseException as error:
             answers = error
         finally:
             n_tokens = sum(len(row) for row in rows)
+            engine_s = (ended - started) / engine.streams
             with self._changed:
+                self._entered.pop(id(batch), None)
                 self._n_made -= 1
                 self._made_tokens -= n_tokens
                 if self._waiting:
-                    self._rate.add(n_tokens, ended - started)
-        return _Ran(batch, answers, started=started, forward_s=ended - started)
+                    self._rate.add(n_tokens, engine_s)
+        return _Ran(batch, answers, started=started, forward_s=ended - started, engine_s=engine_s)
 
     def _deliver(self, ran: "_Ran") -> None:
         rows = [entry.row for entry in ran.batch]
@@ -319,7 +349,7 @@ class Batcher:
             n_rows=len(lengths),
             n_tokens=sum(lengths),
             n_padded=len(lengths) * max(lengths),
-            forward_s=ran.forward_s,
+            engine_s=ran.engine_s,
         )
         try:
             self.on_batch(stats)
@@ -333,16 +363,17 @@ class _Ran:
     answers: list[Tensors] | BaseException
     started: float = field(kw_only=True)
     forward_s: float = field(kw_only=True)
+    engine_s: float = field(kw_only=True)
 
 
 class _Rate:
     """Tokens a second of the engine while work waits, as a decaying mean; begun at what the measured cost predicts."""
 
-    def __init__(self, cost: Cost | None, *, token_budget: int) -> None:
+    def __init__(self, cost: Cost | None, *, token_budget: int, at_once: int) -> None:
         self._tokens, self._seconds = 0.0, 0.0
         if cost is not None:
             n_rows = cost.max_rows(_USUAL_LENGTH, token_budget=token_budget)
-            self.add(n_rows * _USUAL_LENGTH, cost.of(n_rows, _USUAL_LENGTH))
+            self.add(n_rows * _USUAL_LENGTH, cost.of(n_rows, _USUAL_LENGTH) / at_once)
 
     @property
     def tokens_per_s(self) -> float:

@@ -1,4 +1,4 @@
-"""The fixed shapes a GPU engine is built for: which one a micro-batch takes, how it is filled and cut back."""
+"""The shapes that an engine is built or remembers for: which one a micro-batch takes, how it is filled and cut back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,10 @@ def fill(inputs: Tensors, bucket: Bucket) -> Tensors:
     filled = {}
     for name, values in inputs.items():
         rows, longest = values.shape
-        wider = ((0, 0), (0, bucket.length - longest))
-        values = np.pad(values, wider) if name == "attention_mask" else np.pad(values, wider, mode="edge")
-        filled[name] = np.pad(values, ((0, bucket.rows - rows), (0, 0)), mode="edge")
+        wider = filled[name] = np.empty((bucket.rows, bucket.length), values.dtype)
+        wider[:rows, :longest] = values
+        wider[:rows, longest:] = 0 if name == "attention_mask" else values[:, -1:]
+        wider[rows:] = wider[rows - 1]
     return filled
 
 

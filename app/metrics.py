@@ -204,7 +204,7 @@ class Metrics:
 
     def batch(self, account: Account, stats: BatchStats) -> None:
         """Count one micro-batch, on the account of the model that it ran on."""
-        self.ledger.spend(account, stats.forward_s)
+        self.ledger.spend(account, stats.engine_s)
         if self.ledger.is_due:
             self._settle()
         self.batch_sequences.observe(stats.n_rows)

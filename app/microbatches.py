@@ -68,6 +68,16 @@ def cut(lengths: Sequence[int], *, cost: Cost, token_budget: int) -> list[list[i
     return batches[::-1]
 
 
+def in_two(batch: Sequence[int], lengths: Sequence[int], *, cost: Cost) -> list[list[int]]:
+    """A micro-batch, sorted by length and of at least two rows, as two that take about as long as each other."""
+
+    def longer(at: int) -> float:
+        return max(cost.of(at, lengths[batch[at - 1]]), cost.of(len(batch) - at, lengths[batch[-1]]))
+
+    middle = min(range(1, len(batch)), key=longer)
+    return [list(batch[:middle]), list(batch[middle:])]
+
+
 def measure(
     run: Callable[[Tensors], Tensors],
     *,

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from app.batching import Batcher
 from app.bundle import MANIFEST, Bundle, Variant
-from app.choice import choose
+from app.choice import choose, with_streams
 from app.engines.base import Engine
 from app.errors import BundleError, ConfigError, UnknownChoice
 from app.guard import LanguageGuard
@@ -129,7 +129,8 @@ class ModelStore:
             raise BundleError(
                 f"{folder} says it is {manifest.language}/{manifest.task}/{manifest.revision}, not {location.path}"
             )
-        choice = choose(bundle, variant=settings.variant or None, device=settings.device, threads=settings.n_threads)
+        where: dict[str, Any] = {"device": settings.device, "threads": settings.n_threads}
+        choice = with_streams(bundle, choose(bundle, variant=settings.variant or None, **where), **where)
         engine = choice.engine
         task, tokenizer = codec(manifest), bundle.tokenizer()
         Predictor(task, tokenizer, engine, pad_id=manifest.pad_id).predict([task.probe] * 2)
@@ -144,6 +145,7 @@ class ModelStore:
                 engine,
                 pad_id=manifest.pad_id,
                 per_token=task.per_token,
+                streams=choice.streams,
                 cost=choice.cost or measure(engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length),
                 token_budget=settings.token_budget,
                 max_queue_tokens=settings.max_queue_tokens,

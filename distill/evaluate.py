@@ -21,6 +21,8 @@ _CHUNK = 256
 class ModelEngine:
     """A torch model behind the engine seam, so that training scores what serving would answer."""
 
+    streams = 1
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
 
@@ -32,7 +34,7 @@ class ModelEngine:
         """Nothing to free: the model is the caller's."""
 
     @classmethod
-    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> "ModelEngine":
+    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0, streams: int = 1) -> "ModelEngine":
         """Not for files: wrap a loaded model instead."""
         raise NotImplementedError("wrap a loaded model: ModelEngine(model)")
 

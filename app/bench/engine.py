@@ -3,12 +3,13 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from app.bundle import Bundle
-from app.choice import choose
+from app.choice import choose, with_streams
 from app.engines.base import Engine
 from app.microbatches import cut, measure
 from app.paired import time_pair
@@ -25,8 +26,9 @@ class BareEngine:
         bundle = Bundle.open(folder, verify=False)
         manifest = bundle.manifest
         task, tokenizer = codec(manifest), bundle.tokenizer()
-        chosen = choose(bundle, variant=variant or None, threads=threads)
+        chosen = with_streams(bundle, choose(bundle, variant=variant or None, threads=threads), threads=threads)
         self.engine: Engine = chosen.engine
+        self._streams: Engine = chosen.streams or chosen.engine
         self.variant = chosen.variant.name
         self.pad_id = manifest.pad_id
         self._cost = chosen.cost or measure(self.engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length)
@@ -43,16 +45,15 @@ class BareEngine:
         ]
 
     def texts_per_s(self, *, waiting: int, seconds: float) -> float:
-        """Texts a second over whole passes, at least one."""
+        """Texts a second over whole passes, at least one, as many calls at once as the server makes."""
         batches = self.batches(waiting=waiting)
-        for tensors in batches[:8]:
-            self.engine.run(tensors)
-        started, n_passes = time.perf_counter(), 0
-        while not n_passes or time.perf_counter() - started < seconds:
-            for tensors in batches:
-                self.engine.run(tensors)
-            n_passes += 1
-        return n_passes * len(self.rows) / (time.perf_counter() - started)
+        with ThreadPoolExecutor(self._streams.streams) as workers:
+            list(workers.map(self._streams.run, batches[:8]))
+            started, n_passes = time.perf_counter(), 0
+            while not n_passes or time.perf_counter() - started < seconds:
+                list(workers.map(self._streams.run, batches))
+                n_passes += 1
+            return n_passes * len(self.rows) / (time.perf_counter() - started)
 
 
 def log_ratios(

@@ -7,11 +7,15 @@ from app.rows import Tensors
 
 
 class Engine(Protocol):
-    """One loaded model. ``run`` may be called from any thread, one call at a time."""
+    """One loaded model. ``run`` may be called from any thread, as many calls at a time as it has ``streams``."""
+
+    streams: int
 
     @classmethod
-    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> Self:
+    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0, streams: int = 1) -> Self:
         """Load ``folder / file``; ``threads`` 0 leaves the number to the runtime.
+
+        With ``streams`` calls at once are wished for, each on its part of the threads; an engine may have one only.
 
         :raises EngineError: the file cannot be loaded, or the device is not there.
         """

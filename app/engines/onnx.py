@@ -28,7 +28,8 @@ class Engine:
     ``session`` takes any shape, ``by_length`` those that fit a bucket of that length.
     """
 
-    def __init__(self, session: Any, by_length: Mapping[int, Any] | None = None) -> None:
+    def __init__(self, session: Any, by_length: Mapping[int, Any] | None = None, *, streams: int = 1) -> None:
+        self.streams = streams
         self._session = session
         self._by_length = dict(by_length or {})
         self._inputs = {value.name: _DTYPES.get(value.type, np.int64) for value in session.get_inputs()}
@@ -37,18 +38,20 @@ class Engine:
         self._axes = {value.name: [axis == length for axis in value.shape[1:]] for value in session.get_outputs()}
 
     @classmethod
-    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> Self:
+    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0, streams: int = 1) -> Self:
         """Load ``folder / file`` on ``cpu``, ``cuda``, ``cuda:<n>``, ``tensorrt`` or ``tensorrt:<n>``.
 
         TensorRT's engines are built at the first start and kept beside ``folder`` in ``.tensorrt``; a shape that no
-        bucket holds goes to CUDA and builds nothing. The GPU paths have been tested by their parts alone.
+        bucket holds goes to CUDA and builds nothing. The GPU paths have been tested by their parts alone, and have one
+        stream; on a CPU there are as many as are wished for, with at least as many ``threads``.
 
         :raises EngineError: the file cannot be loaded or the device is unknown.
         :raises MissingExtra: the installed ONNX Runtime has no CUDA or no TensorRT.
         """
         path, (kind, index) = folder / file, _device(device)
         if kind == "cpu":
-            engine = cls(_open(path, ["CPUExecutionProvider"], threads))
+            # a call computes in its own thread, too, and the others of the session help all calls
+            engine = cls(_open(path, ["CPUExecutionProvider"], threads and threads - streams + 1), streams=streams)
             huge_pages.collapse()
             return engine
         cuda = [(_CUDA, {"device_id": index}), "CPUExecutionProvider"]

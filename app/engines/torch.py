@@ -27,6 +27,8 @@ _OUTPUTS: dict[str, dict[str, tuple[bool, ...]]] = {
 class Engine:
     """One model on one device; on a GPU a CUDA graph a bucket, recorded when the bucket is first used."""
 
+    streams = 1
+
     def __init__(self, model: Any, device: torch.device) -> None:
         self._model = model
         self._device = device
@@ -37,7 +39,7 @@ class Engine:
         self._graphs: dict[Bucket, _Graph] = {}
 
     @classmethod
-    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> Self:
+    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0, streams: int = 1) -> Self:
         """Load ``folder / model.safetensors`` and its ``config.json`` on ``cpu``, ``cuda`` or ``cuda:<n>``.
 
         All models of the process share torch's threads.

@@ -6,7 +6,7 @@ import pytest
 
 from app import choice as module
 from app.bundle import Bundle, Variant
-from app.choice import choose
+from app.choice import Choice, choose, with_streams
 from app.errors import BundleError, EngineError, MissingExtra
 from app.microbatches import Cost
 from tests.app.tiny import FakeEngine, write_bundle
@@ -97,3 +97,43 @@ def test_real_engines_are_timed_and_one_is_left_open(bundle: Bundle) -> None:
     assert found.cost is not None and found.cost.of(4, 32) > 0
     assert found.reason.startswith("the fastest here, by the mean of 1 and 4 rows of 32 pieces: ")
     found.engine.close()
+
+
+def test_all_threads_together_are_kept_beside_streams_where_they_are_faster_for_one_row(
+    bundle: Bundle, monkeypatch: Any
+) -> None:
+    costs(monkeypatch, 0.003)
+    found, streams = with_two_streams(bundle, monkeypatch, cost=Cost(per_batch=0.002, per_token=0.0))
+    assert found.streams is streams and found.engine is not streams
+    assert isinstance(found.engine, FakeEngine) and not found.engine.closed
+    assert found.cost == Cost(per_batch=0.002, per_token=0.0)
+
+
+def test_streams_alone_stay_where_all_threads_together_are_no_faster(bundle: Bundle, monkeypatch: Any) -> None:
+    costs(monkeypatch, 0.00203, 0.002)
+    closed: list[FakeEngine] = []
+    found, streams = with_two_streams(bundle, monkeypatch, closed=closed)
+    assert found.engine is found.streams is streams and [engine.closed for engine in closed] == [True]
+    assert found.cost == Cost(per_batch=0.002, per_token=0.0)
+
+
+@pytest.mark.parametrize("where", [{"device": "cuda", "threads": 8}, {"threads": 1}, {"threads": 8}])
+def test_there_are_no_streams_on_a_gpu_with_one_thread_or_where_an_engine_has_one_only(
+    bundle: Bundle, monkeypatch: Any, where: dict[str, Any]
+) -> None:
+    opened = FakeEngine(lambda inputs: {})
+    monkeypatch.setattr(module, "open_engine", lambda *_, **__: opened)
+    chosen = Choice(variant=bundle.manifest.variant("int8"), engine=FakeEngine(lambda inputs: {}), reason="")
+    assert with_streams(bundle, chosen, **where) is chosen
+    assert opened.closed == (where == {"threads": 8})
+
+
+def with_two_streams(
+    bundle: Bundle, monkeypatch: Any, *, cost: Cost | None = None, closed: list[FakeEngine] | None = None
+) -> tuple[Choice, FakeEngine]:
+    streams, engine = FakeEngine(lambda inputs: {}, streams=2), FakeEngine(lambda inputs: {})
+    monkeypatch.setattr(module, "open_engine", lambda *_, **__: streams)
+    if closed is not None:
+        closed.append(engine)
+    chosen = Choice(variant=bundle.manifest.variant("int8"), engine=engine, reason="", cost=cost)
+    return with_streams(bundle, chosen, threads=2), streams

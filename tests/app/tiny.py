@@ -234,14 +234,15 @@ def write_store(root: Path, *, language: str = "ha", tasks: Sequence[str] = tupl
 class FakeEngine:
     """An engine that is a function, and remembers the shape of every batch it was given."""
 
-    def __init__(self, function: Callable[[Tensors], Tensors]) -> None:
+    def __init__(self, function: Callable[[Tensors], Tensors], *, streams: int = 1) -> None:
         self.function = function
+        self.streams = streams
         self.batches: list[tuple[int, ...]] = []
         self.closed = False
 
     @classmethod
-    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0) -> "FakeEngine":
-        """An engine that gives no outputs."""
+    def open(cls, folder: Path, *, file: str, device: str = "cpu", threads: int = 0, streams: int = 1) -> "FakeEngine":
+        """An engine that gives no outputs, and has one stream."""
         return cls(lambda inputs: {})
 
     def run(self, inputs: Tensors) -> Tensors:

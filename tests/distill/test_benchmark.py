@@ -18,6 +18,8 @@ class Clock:
 
 
 class Timed:
+    streams = 1
+
     def __init__(self, clock: Clock, seconds: float, calls: list[str], name: str) -> None:
         self.clock, self.seconds, self.calls, self.name = clock, seconds, calls, name
 

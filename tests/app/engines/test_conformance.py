@@ -3,6 +3,7 @@
 The engine `torch` reads transformers' folders instead: tests/app/engines/test_torch.py.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,19 @@ def test_several_outputs_keep_their_names(kind: Any, tmp_path: Path) -> None:
     outputs = engine.run(INPUTS)
     np.testing.assert_array_equal(outputs["start_logits"], VALUES[INPUTS["input_ids"].astype(int), 0])
     np.testing.assert_array_equal(outputs["end_logits"], VALUES[INPUTS["input_ids"].astype(int), 1])
+    engine.close()
+
+
+def test_calls_at_once_are_answered_as_one_after_the_other(kind: Any, tmp_path: Path) -> None:
+    engine = kind.open(write(tmp_path, tiny.token_model(VALUES)), file="model.onnx", threads=4, streams=2)
+    assert engine.streams == 2
+    ids = np.random.default_rng(1).integers(0, 10, size=(200, 3, 5))
+    asked: list[Tensors] = [
+        {"input_ids": one, "attention_mask": np.ones_like(one), "token_type_ids": np.zeros_like(one)} for one in ids
+    ]
+    with ThreadPoolExecutor(3) as callers:
+        for one, answer in zip(ids, callers.map(engine.run, asked), strict=True):
+            np.testing.assert_array_equal(answer["logits"], VALUES[one])
     engine.close()
 
 
