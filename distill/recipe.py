@@ -141,6 +141,7 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
         _inherit(merged.get(table, {}))
     build = configuration.read(Build, [merged])
     _check_objectives(build)
+    _check_widths(build)
     if build.adapted and build.adapt is None:
         raise ConfigError("adapted = true, but no [adapt] table says how language SFTs are learnt")
     for table in ("teach", "transfer"):
@@ -162,6 +163,19 @@ def _check_objectives(build: Build) -> None:
         for table in tables:
             if table and absent in Sum.of(table).parts:
                 raise ConfigError(f"objective.{absent} has nothing to learn from in {where}")
+
+
+def _check_widths(build: Build) -> None:
+    """Raises ConfigError where a narrower student would begin phase 2 with weights of its wider task teacher."""
+    if build.student.hidden_size_reduction_factor == 1:
+        return
+    for task, phase in build.transfer.items():
+        for setting, value, needed in (("start", phase.start, "student"), ("copy_head", phase.copy_head, False)):
+            if value != needed:
+                raise ConfigError(
+                    f"transfer.{task}.{setting} = {value} copies the task teacher's weights, so the student must be of "
+                    f"its width: with student.hidden_size_reduction_factor it has to be {needed}"
+                )
 
 
 def _how_much(preset: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Presets say how much, methods how; tasks start from their table's default."""
 
+from typing import Any
+
 import pytest
 
-from app.errors import UnknownChoice
+from app.errors import ConfigError, UnknownChoice
 from distill import recipe
 
 
@@ -38,3 +40,16 @@ def test_target_labels_are_learnt_from_only_when_asked_for() -> None:
     assert recipe.read("quick", [{"tgt": "ha", "src": "en,fr"}]).labels == ("en", "fr")
     build = recipe.read("quick", [{"tgt": "ha", "src": "en,fr", "target_labels": True}])
     assert build.labels == ("en", "fr", "ha") and build.folder.name == "en+fr-ha"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, "transfer.default.start = task_change"), ({"start": "student"}, "transfer.default.copy_head = True")],
+)
+def test_a_narrower_student_that_would_begin_with_its_teacher_s_weights_is_refused_before_the_work(
+    given: dict[str, Any], said: str
+) -> None:
+    narrow = {"tgt": "ha", "method": "best", "student": {"hidden_size_reduction_factor": 2}}
+    with pytest.raises(ConfigError, match=said):
+        recipe.read("quick", [narrow, {"transfer": {"default": given}}])
+    recipe.read("quick", [narrow, {"transfer": {"default": {"start": "student", "copy_head": False}}}])
