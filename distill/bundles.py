@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from app.bundle import Bundle, Variant, revisions
@@ -31,7 +32,7 @@ from distill.teach import open_model, read_sources, thin
 from distill.teacher import load_tokenizer, resolve, wrap
 
 _FAMILIAR_TEXTS = 20_000
-_CONDITIONS = "ONNX Runtime, or the engine named, on CPU, one row a micro-batch, interleaved"
+_CONDITIONS = "ONNX Runtime, or the engine named, on CPU, {threads} thread(s), one row a micro-batch, interleaved"
 
 
 def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
@@ -63,13 +64,14 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
             teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
             export_onnx(teacher, folder / "teacher.onnx")
             batches = rows_alone(training, test[:TIMED_ITEMS], staged, **lengths)
-            speed: dict[str, Any] = {"conditions": _CONDITIONS}
+            threads = torch.get_num_threads()
+            speed: dict[str, Any] = {"conditions": _CONDITIONS.format(threads=threads)}
             export_onnx(model, folder / "student.onnx")
-            engine = Engine.open(folder, file="teacher.onnx")
+            engine = Engine.open(folder, file="teacher.onnx", threads=threads)
             peers = {"fp32": (folder, Variant(name="fp32", file="student.onnx"))}
             peers |= {variant.name: (staged, variant) for variant in variants if variant.name != "fp32"}
             for name, (where, variant) in peers.items():
-                mine = open_engine(where, variant)
+                mine = open_engine(where, variant, threads=threads)
                 speed[f"teacher_fp32_against_student_{name}"] = compare(
                     engine, mine, batches, rounds=build.export.rounds
                 )

@@ -101,6 +101,7 @@ def test_one_command_builds_bundles_that_answer_for_every_task(tmp_path: Path, d
         card = (tmp_path / "store" / "ha" / task / "1" / "card.md").read_text()
         assert f"- command: `python -m distill build --tgt ha --tasks {task} --data <folder> --preset quick" in card
         assert "## Licence" in card and f"Baseline: {training_task(task).baseline_rule}." in card
+        assert f"on CPU, {torch.get_num_threads()} thread(s), one row a micro-batch" in card
 
 
 @pytest.mark.slow
