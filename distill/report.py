@@ -168,7 +168,9 @@ def _kept(manifest: Manifest) -> str:
     if min(kept.values(), default=_GOAL) >= _GOAL:
         return said
     examples = manifest.config.get("transfer", {}).get("tuning", {}).get("max_examples")
-    few = [f"it has {len(manifest.layer_map)} layers"] if manifest.layer_map else []
+    narrower = manifest.config.get("student", {}).get("hidden_size_reduction_factor", 1)
+    width = f" of 1/{narrower} of the teacher's width" if narrower > 1 else ""
+    few = [f"it has {len(manifest.layer_map)} layers{width}"] if manifest.layer_map else []
     few += [f"it learnt from at most {examples} labelled examples"] if examples else []
     return f"{said} The goal is {_GOAL} %" + (f"; {' and '.join(few)}, and more would keep more." if few else ".")
 

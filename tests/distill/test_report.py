@@ -62,6 +62,9 @@ def test_the_card_says_how_much_of_the_teacher_is_kept_and_what_a_student_below_
     text = card(replace(manifest(), config={"transfer": {"tuning": {"max_examples": 500}}}))
     assert "Of the teacher's f1: student 93.6 %. The goal is 98 %; " in text
     assert "it has 2 layers and it learnt from at most 500 labelled examples, and more would keep more." in text
+    narrow = {"student": {"hidden_size_reduction_factor": 2}, "transfer": {"tuning": {"max_examples": 500}}}
+    told = "it has 2 layers of 1/2 of the teacher's width and it learnt from at most 500 labelled examples, and more"
+    assert told in card(replace(manifest(), config=narrow))
     scores = {"teacher": {"f1": 70.0}, "student": {"f1": 71.4}, "student int8": {"f1": 68.6}}
     assert "Of the teacher's f1: student 102.0 %, student int8 98.0 %.\n" in card(replace(manifest(), scores=scores))
     assert "Of the teacher's" not in card(replace(manifest(), scores={"student": {"f1": 65.5}}))
