@@ -24,7 +24,7 @@ from app.settings import cpus
 LANGUAGE, TASK = "qaa", "ner"
 MODELS = {
     "mbert": ("6x768x25000", "12x768x120000"),
-    "embedded": ("model_store/ha/ner/3", "model_store/mmt-mini"),
+    "embedded": ("model_store/ha/ner/4", "model_store/mmt-mini"),
 }
 LIST_OF = 32
 LIST_CLIENTS = 4

@@ -78,8 +78,9 @@ function scored(models) {
 }
 
 function origin(card) {
+  const rules = Object.entries(card.scores).map(([who, said]) => [who[0].toUpperCase() + who.slice(1), said?.rule]);
   const facts = [
-    ["Baseline", card.scores.baseline?.rule],
+    ...rules,
     ["Teacher", card.teacher?.source],
     ["Labels from", card.source_languages?.map(languageName).join(", ")],
     ["Made", card.created?.slice(0, 10)],
