@@ -63,3 +63,11 @@ def test_threads_do_not_spin_for_long_after_a_call(tmp_path: Path) -> None:
         used += time.process_time() - begun
     engine.close()
     assert used < 0.05  # two threads that spin through all of it would use 0.4 s where there are cores for them
+
+
+def test_on_a_cpu_there_are_as_many_streams_as_are_wished_for(tmp_path: Path) -> None:
+    onnx.save(tiny.token_model(np.zeros((4, 2), np.float32)), str(tmp_path / "model.onnx"))
+    for streams in (1, 2):
+        engine = Engine.open(tmp_path, file="model.onnx", threads=2, streams=streams)
+        assert engine.streams == streams
+        engine.close()

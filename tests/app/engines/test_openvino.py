@@ -45,7 +45,8 @@ def test_outputs_are_as_long_as_the_inputs(tmp_path: Path) -> None:
     from app.engines.openvino import Engine
 
     onnx.save(tiny.token_model(VALUES), str(tmp_path / "model.onnx"))
-    engine = Engine.open(tmp_path, file="model.onnx")
+    engine = Engine.open(tmp_path, file="model.onnx", threads=2, streams=2)
+    assert engine.streams == 2
     ids = np.array([[1, 2, 3, 4, 5]])
     answer = engine.run({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids})["logits"]
     np.testing.assert_array_equal(answer, VALUES[ids])
