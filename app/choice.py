@@ -80,16 +80,10 @@ def choose(bundle: Bundle, *, variant: str | None = None, device: str = "cpu", t
 def with_streams(bundle: Bundle, chosen: Choice, *, device: str = "cpu", threads: int = 0) -> Choice:
     """The choice with two streams, and with what all threads do together only where that is far faster for one row.
 
-    On a CPU two calls side by side, each on half of the threads, end before the same two one after the other: threads
-    that compute one thing wait for each other.
-
     :raises EngineError, MissingExtra: it cannot run here.
     """
-    if device != "cpu" or threads < _STREAMS:
-        return chosen
-    streams = open_engine(bundle.folder, chosen.variant, threads=threads, streams=_STREAMS)
-    if streams.streams < _STREAMS:
-        streams.close()
+    streams = open_streams(bundle, chosen.variant, device=device, threads=threads)
+    if streams is None:
         return chosen
     timed = partial(measure, pad_id=bundle.manifest.pad_id, max_length=bundle.manifest.max_length)
     together, side_by_side = chosen.cost or timed(chosen.engine.run), timed(streams.run)
@@ -97,6 +91,23 @@ def with_streams(bundle: Bundle, chosen: Choice, *, device: str = "cpu", threads
         return replace(chosen, streams=streams, cost=together)
     chosen.engine.close()
     return replace(chosen, engine=streams, streams=streams, cost=side_by_side)
+
+
+def open_streams(bundle: Bundle, variant: Variant, *, device: str = "cpu", threads: int = 0) -> Engine | None:
+    """The variant for two calls at once; None on a GPU, on one thread, or of an engine that takes one call at a time.
+
+    On a CPU two calls side by side, each on half of the threads, end before the same two one after the other: threads
+    that compute one thing wait for each other.
+
+    :raises EngineError, MissingExtra: it cannot run here.
+    """
+    if device != "cpu" or threads < _STREAMS:
+        return None
+    streams = open_engine(bundle.folder, variant, threads=threads, streams=_STREAMS)
+    if streams.streams == _STREAMS:
+        return streams
+    streams.close()
+    return None
 
 
 def open_engine(folder: Path, variant: Variant, *, device: str = "cpu", threads: int = 0, streams: int = 1) -> Engine:

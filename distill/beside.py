@@ -56,9 +56,9 @@ def _difference(one: Manifest, other: Manifest) -> str:
 
 
 def _test(manifest: Manifest) -> tuple[Any, ...]:
-    """The files that it was scored on, and how many of their examples; 0 is all."""
-    hashes = [entry["sha256"] for entry in manifest.data if Path(entry["path"]).name.startswith("test.")]
-    return (*sorted(hashes), manifest.config.get("export", {}).get("test_examples", 0))
+    """The file that it was scored on, which is the last one listed, and how many of its examples; 0 is all."""
+    scored_on = manifest.data[-1]["sha256"] if manifest.data else None
+    return scored_on, manifest.config.get("export", {}).get("test_examples", 0)
 
 
 def _is_zero_shot(manifest: Manifest) -> bool:

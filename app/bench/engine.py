@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from app.bundle import Bundle
-from app.choice import choose, with_streams
+from app.choice import choose, open_streams
 from app.engines.base import Engine
 from app.microbatches import cut, measure
 from app.paired import time_pair
@@ -26,9 +26,9 @@ class BareEngine:
         bundle = Bundle.open(folder, verify=False)
         manifest = bundle.manifest
         task, tokenizer = codec(manifest), bundle.tokenizer()
-        chosen = with_streams(bundle, choose(bundle, variant=variant or None, threads=threads), threads=threads)
+        chosen = choose(bundle, variant=variant or None, threads=threads)
         self.engine: Engine = chosen.engine
-        self._streams: Engine = chosen.streams or chosen.engine
+        self._streams = open_streams(bundle, chosen.variant, threads=threads) or chosen.engine
         self.variant = chosen.variant.name
         self.pad_id = manifest.pad_id
         self._cost = chosen.cost or measure(self.engine.run, pad_id=manifest.pad_id, max_length=manifest.max_length)

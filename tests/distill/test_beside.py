@@ -9,7 +9,7 @@ from app.errors import DataError
 from distill.__main__ import main
 from distill.beside import beside, publish_beside
 
-TEST = {"path": "ner/ha/test.conll", "sha256": "t", "rows": 9, "licence": "CC0", "redistribute": "yes"}
+TEST = {"path": "ner/ha_held_out.conll", "sha256": "t", "rows": 9, "licence": "CC0", "redistribute": "yes"}
 TRAIN = {**TEST, "path": "ner/en/train.conll", "sha256": "s"}
 
 
