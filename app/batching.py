@@ -118,6 +118,7 @@ class Batcher:
         self._n_made = 0
         self._made_tokens = 0
         self._entered: dict[int, float] = {}
+        self._n_begun = 0
         self._is_taken_whole = False
         self._wanted = False
         self._closing = False
@@ -132,6 +133,11 @@ class Batcher:
     def waiting_tokens(self) -> int:
         """Tokens in the queue, without padding."""
         return self._waiting_tokens
+
+    @property
+    def n_begun(self) -> int:
+        """Batches that have been in the engine, or are."""
+        return self._n_begun
 
     @property
     def busy_s(self) -> float:
@@ -303,6 +309,7 @@ class Batcher:
                 started = time.perf_counter()
                 with self._changed:
                     self._entered[id(batch)] = started
+                    self._n_begun += 1
                     self._wanted = self._n_made > 1 or bool(self._waiting)
                 try:
                     outputs = engine.run(inputs)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -183,15 +183,23 @@ class Metrics:
             self.shadow_dropped.labels(*model, reason)
 
     def shadow(
-        self, language: str, task: str, *, seconds: Mapping[str, tuple[float, float]], agreement: Mapping[Outcome, int]
+        self,
+        language: str,
+        task: str,
+        *,
+        seconds: Mapping[str, tuple[float, float]],
+        agreement: Mapping[Outcome, int],
+        disturbed: Collection[str] = (),
     ) -> None:
         """Count one request of the live proof; ``seconds`` are the teacher's and the student's, by mode.
 
-        Each ran twice, once untimed.
+        Each ran twice, once untimed. Modes that were ``disturbed`` used energy, and make no pair.
         """
         model = (language, task)
         self.ledger.spend((*model, "shadow"), 2 * sum(map(sum, seconds.values())))
         for mode, (teacher_s, student_s) in seconds.items():
+            if mode in disturbed:
+                continue
             ratio = math.log(teacher_s / student_s)
             self.shadow_pairs.labels(*model, mode).inc()
             self.shadow_log_speedup.labels(*model, mode).observe(max(ratio, 0.0))

@@ -65,10 +65,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One sample's outcome. ``seconds`` are the teacher's and the student's, by mode."""
+    """One sample's outcome. ``seconds`` are the teacher's and the student's, by mode.
+
+    In ``disturbed`` modes the server ran something else meanwhile.
+    """
 
     seconds: dict[str, tuple[float, float]]
     agreement: Counter[Outcome]
+    disturbed: frozenset[str] = frozenset()
 
 
 class Shadow:
@@ -78,6 +82,8 @@ class Shadow:
     both; each first once untimed, because an engine in service is warm, and whose turn comes first is drawn.
     A sample is dropped, and counted so, where requests wait for the model (``busy``), where the last one still runs
     (``backlog``), where it would bring the time that the shadow runs above its share (``budget``), or where it fails.
+    Times that were taken while a model answered requests make no pair and are ``busy``, too: they would say how the
+    two get along with others. The agreement counts all the same.
     """
 
     def __init__(
@@ -92,12 +98,14 @@ class Shadow:
         self.metrics = metrics
         self._random = random.Random(seed)
         self._clock = clock
+        self._served: list[Served] = []
         self._twins: dict[tuple[str, str], Twins] = {}
         self._running: asyncio.Task[None] | None = None
         self._free_at = -math.inf
 
     def open(self, served: Served) -> None:
         """Load the teacher of a served model, where there is one; why one cannot be used is logged, and no more."""
+        self._served.append(served)
         try:
             folder = _teachers(self.settings.shadow_teacher).get((served.language, served.task))
             if folder is None:
@@ -168,7 +176,11 @@ class Shadow:
             _LOG.error("a sample of the live proof failed: %s", type(error).__name__)
             self._drop(sample, "failed")
         else:
-            self.metrics.shadow(*sample.twins.key, seconds=pair.seconds, agreement=pair.agreement)
+            self.metrics.shadow(
+                *sample.twins.key, seconds=pair.seconds, agreement=pair.agreement, disturbed=pair.disturbed
+            )
+            if "single" in pair.disturbed:
+                self._drop(sample, "busy")
         ended = self._clock()
         self._free_at = ended + (ended - started) * (1 / self.settings.shadow_time_share - 1)
 
@@ -181,32 +193,46 @@ class Shadow:
         own_rows = sample.student_codec.encode(sample.item, twins.served.tokenizer)
         if not rows or not own_rows:
             return Pair(seconds={}, agreement=Counter())
-        single, outputs = self._time(twins, [[row] for row in rows], [[row] for row in own_rows])
-        seconds = {"single": single}
+        timed = {"single": self._time(twins, [[row] for row in rows], [[row] for row in own_rows])}
         if twins.same_pieces:
-            seconds["batch"], _ = self._time(twins, [sample.batch], [sample.batch])
+            timed["batch"] = self._time(twins, [sample.batch], [sample.batch])
+        outputs = timed["single"].outputs
         per_token = twins.codec.per_token
         answers = [split(values, [row], per_token=per_token)[0] for values, row in zip(outputs, rows, strict=True)]
         found = FOUND_BY_CODEC[twins.bundle.manifest.codec]
         return Pair(
-            seconds=seconds,
+            seconds={mode: its.seconds for mode, its in timed.items()},
             agreement=agreement(
                 found(sample.item, sample.teacher_codec.decode(sample.item, rows, answers)),
                 found(sample.item, sample.prediction),
             ),
+            disturbed=frozenset(mode for mode, its in timed.items() if its.disturbed),
         )
 
-    def _time(
-        self, twins: Twins, batches: Sequence[Sequence[Row]], own: Sequence[Sequence[Row]]
-    ) -> tuple[tuple[float, float], list[Tensors]]:
-        """Seconds of teacher and student for their batches, and the teacher's outputs."""
+    def _time(self, twins: Twins, batches: Sequence[Sequence[Row]], own: Sequence[Sequence[Row]]) -> "_Timed":
+        before = self._begun()
         seconds, (outputs, _) = time_pair(
             (twins.teacher, [{**pad(rows, pad_id=twins.bundle.manifest.pad_id)} for rows in batches]),
             (twins.student, [{**pad(rows, pad_id=twins.served.bundle.manifest.pad_id)} for rows in own]),
             order=self._random,
             clock=self._clock,
         )
-        return seconds, outputs
+        return _Timed(seconds=seconds, outputs=outputs, disturbed=before is None or before != self._begun())
+
+    def _begun(self) -> int | None:
+        """How many batches the server's models have begun; None while one runs."""
+        batchers = [served.batcher for served in self._served]
+        begun = sum(batcher.n_begun for batcher in batchers)
+        return None if any(batcher.busy_s for batcher in batchers) else begun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timed:
+    """Seconds of teacher and student, the teacher's outputs, and whether a model answered requests meanwhile."""
+
+    seconds: tuple[float, float]
+    outputs: list[Tensors]
+    disturbed: bool
 
 
 def _teachers(place: str) -> dict[tuple[str, str], Path]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from app.bench import contenders, report
 from app.bench.engine import BareEngine, log_ratios
-from app.bench.live import live
+from app.bench.live import PAUSE_S, live
 from app.bench.load import Body, closed_loop
 from app.bench.texts import texts
 from app.bundle import Bundle
@@ -40,7 +40,7 @@ bundle's variant.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its ratios; 0, or the exit code of what went wrong."""
     parser = argparse.ArgumentParser(prog="python -m app.bench", description=__doc__, epilog=_EXPLANATION)
-    parser.add_argument("--models", default="mbert,embedded", help="mbert, embedded, or both")
+    parser.add_argument("--models", default="mbert,embedded", help="mbert, embedded, or both (default: %(default)s)")
     parser.add_argument("--student", help="<layers>x<hidden size>x<pieces>, or a folder, instead of --models")
     parser.add_argument("--teacher", help="the same")
     parser.add_argument("--variant", default="", help="variant to serve (none: the server's choice)")
@@ -116,7 +116,7 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
         found = report.ratios(rounds, same)
         if options.live:
             _say("live proof")
-            offline = found[-1]
+            paused = log_ratios(teachers, own, seconds=10 * options.seconds, pause_s=PAUSE_S)
             proof = live(
                 folder / "store",
                 folder / "teachers",
@@ -124,9 +124,10 @@ def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict
                 path=running[0].contender.path,
                 variant=own.variant,
                 threads=options.threads,
-                seconds=4 * options.seconds,
+                seconds=10 * options.seconds,
             )
-            found += [proof, report.quotient("the live proof / no server (95 % interval)", proof, offline)]
+            offline = report.geometric("the same, with the pauses of the live proof", paused)
+            found += [offline, proof, report.quotient("the live proof / no server (95 % interval)", proof, offline)]
     conditions = {
         "student": student,
         "teacher": teacher,

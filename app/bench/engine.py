@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.bench.load import pauses
 from app.bundle import Bundle
 from app.choice import choose, open_streams
 from app.engines.base import Engine
@@ -45,13 +46,17 @@ class BareEngine:
         ]
 
     def texts_per_s(self, *, waiting: int, seconds: float) -> float:
-        """Texts a second over whole passes, at least one, as many calls at once as the server makes."""
+        """Texts a second over whole passes, at least one, as many calls at once as the server makes.
+
+        Where one text waits at a time, that is one call, with all threads.
+        """
         batches = self.batches(waiting=waiting)
-        with ThreadPoolExecutor(self._streams.streams) as workers:
-            list(workers.map(self._streams.run, batches[:8]))
+        engine = self._streams if waiting > 1 else self.engine
+        with ThreadPoolExecutor(engine.streams) as workers:
+            list(workers.map(engine.run, batches[:8]))
             started, n_passes = time.perf_counter(), 0
             while not n_passes or time.perf_counter() - started < seconds:
-                list(workers.map(self._streams.run, batches))
+                list(workers.map(engine.run, batches))
                 n_passes += 1
             return n_passes * len(self.rows) / (time.perf_counter() - started)
 
@@ -61,18 +66,22 @@ def log_ratios(
     student: BareEngine,
     *,
     seconds: float,
+    pause_s: float = 0.0,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """ln(teacher / student seconds) of one text after another, each alone; every text at least once.
 
-    The measure of the live proof's mode ``single``.
+    The measure of the live proof's mode ``single``. There the machine rests between requests, and is slower at first
+    than in a loop: ``pause_s`` is how long it rests here in the mean before each text.
     """
     order = random.Random(seed)
+    waits = pauses(pause_s)
     found: list[float] = []
     started = clock()
     while not found or clock() - started < seconds:
         for theirs, own in zip(teacher.rows, student.rows, strict=True):
+            time.sleep(next(waits))
             (teacher_s, student_s), _ = time_pair(
                 (teacher.engine, [{**pad([theirs], pad_id=teacher.pad_id)}]),
                 (student.engine, [{**pad([own], pad_id=student.pad_id)}]),

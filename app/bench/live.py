@@ -36,12 +36,17 @@ SPEEDUP = "\nor\n".join(
 """The geometric mean of teacher / student time and its 95 % interval, by language, task and mode."""
 _SCRAPE_EVERY_S = 1
 _PATIENCE_S = 180.0
+# about 35 requests a second: while one runs, nothing is timed, so that a client that never waits would leave no pair
+_N_CLIENTS = 4
+_PAUSE_S = 0.1
+PAUSE_S = _PAUSE_S / _N_CLIENTS
+"""The mean time between two requests, where answers take next to none."""
 
 
 def live(
     store: Path, teachers: Path, bodies: Sequence[Body], *, path: str, variant: str, threads: int, seconds: float
 ) -> Ratio:
-    """The speed-up with single rows, after ``seconds`` of a closed loop of one client, all its requests sampled.
+    """The speed-up with single rows, after ``seconds`` of a few clients that pause between requests, all sampled.
 
     :raises ConfigError: there is no ``prometheus`` on the PATH.
     :raises EngineError: the server or Prometheus does not answer, or no pair was measured.
@@ -56,7 +61,7 @@ def live(
         server.wait(bodies[0])
         with scraping(server.port) as prometheus:
             _until_answered(prometheus, "bistil_shadow_pairs_total", fault="the teacher was not loaded")
-            answers = closed_loop(server.url, bodies, n_clients=1, seconds=seconds)
+            answers = closed_loop(server.url, bodies, n_clients=_N_CLIENTS, seconds=seconds, pause_s=_PAUSE_S)
             return speedup(prometheus, n_samples=len(answers))
     finally:
         server.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -36,30 +37,45 @@ class Answered:
     n_texts: int
 
 
-def closed_loop(url: str, bodies: Sequence[Body], *, n_clients: int, seconds: float) -> list[Answered]:
+def closed_loop(
+    url: str, bodies: Sequence[Body], *, n_clients: int, seconds: float, pause_s: float = 0.0
+) -> list[Answered]:
     """What ``n_clients`` got within ``seconds``, and each's last answer after it; each has a connection of its own.
 
-    Each sends at least one request. A request takes from its bytes being written until the last of its answer is read.
+    Each sends at least one request, and after each answer waits ``pause_s`` in the mean, exponentially distributed, as
+    people do. A request takes from its bytes being written until the last of its answer is read.
 
     :raises EngineError: an answer is not 200, or none came for two minutes.
     """
-    return uvloop.run(_closed_loop(url, bodies, n_clients=n_clients, seconds=seconds))
+    return uvloop.run(_closed_loop(url, bodies, n_clients=n_clients, seconds=seconds, pause_s=pause_s))
 
 
-async def _closed_loop(url: str, bodies: Sequence[Body], *, n_clients: int, seconds: float) -> list[Answered]:
+async def _closed_loop(
+    url: str, bodies: Sequence[Body], *, n_clients: int, seconds: float, pause_s: float
+) -> list[Answered]:
     found: list[Answered] = []
     supply = itertools.cycle(bodies)
     until = time.perf_counter() + seconds
+    waits = pauses(pause_s)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(n_clients):
-                group.create_task(_client(url, supply, until, found))
+                group.create_task(_client(url, supply, waits, until, found))
     except* EngineError as failed:
         raise failed.exceptions[0] from failed
     return sorted(found, key=lambda answer: answer.at)
 
 
-async def _client(url: str, supply: Iterator[Body], until: float, found: list[Answered]) -> None:
+def pauses(mean_s: float) -> Iterator[float]:
+    """Seconds to wait, exponentially distributed about ``mean_s``; the same each time."""
+    drawn = random.Random(0)
+    while True:
+        yield drawn.expovariate(1 / mean_s) if mean_s else 0.0
+
+
+async def _client(
+    url: str, supply: Iterator[Body], waits: Iterator[float], until: float, found: list[Answered]
+) -> None:
     place, _, path = url.removeprefix("http://").partition("/")
     host, _, port = place.partition(":")
     head = f"POST /{path} HTTP/1.1\r\nhost: {place}\r\ncontent-type: application/json\r\n"
@@ -83,6 +99,7 @@ async def _client(url: str, supply: Iterator[Body], until: float, found: list[An
             )
             if answer.at >= until:
                 return
+            await asyncio.sleep(next(waits))
     except (TimeoutError, ConnectionError) as error:
         raise EngineError(f"{url} did not answer: {error or f'{_PATIENCE_S:g} s have passed'}") from error
     finally:

@@ -14,7 +14,10 @@ BARE = "engine, no server"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One contender under one load in one round. ``overhead_ms`` is a request's time beyond what its engine took."""
+    """One contender under one load in one round.
+
+    ``overhead_ms`` is a request's time beyond what its engine took, with one client: with more it waits for others.
+    """
 
     contender: str
     load: str
@@ -35,7 +38,9 @@ class Ratio:
 
 def cell(contender: str, load: str, answers: Sequence[Answered], *, seconds: float) -> Cell:
     """The figures of one closed loop of ``seconds``."""
-    forwards = [1000 * (answer.seconds - answer.forward_s) for answer in answers if answer.forward_s is not None]
+    forwards = [
+        1000 * (answer.seconds - answer.forward_s) for answer in answers if load == "1" and answer.forward_s is not None
+    ]
     passed = max(answers[-1].at - min(answer.at - answer.seconds for answer in answers), seconds)
     return Cell(
         contender=contender,
@@ -50,6 +55,16 @@ def ratio(name: str, values: Sequence[float]) -> Ratio:
     """Of one ratio a round."""
     mean = math.exp(sum(map(math.log, values)) / len(values))
     return Ratio(name=name, mean=mean, low=min(values), high=max(values))
+
+
+def geometric(name: str, logarithms: Sequence[float]) -> Ratio:
+    """Of the logarithm of one ratio a text, with the interval of its mean."""
+    mean = sum(logarithms) / len(logarithms)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in logarithms) / max(len(logarithms) - 1, 1))
+    half = 1.96 * spread / math.sqrt(len(logarithms))
+    return Ratio(
+        name=f"{name} (95 % interval)", mean=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half)
+    )
 
 
 def quotient(name: str, first: Ratio, second: Ratio) -> Ratio:
@@ -77,17 +92,7 @@ def ratios(rounds: Sequence[Sequence[Cell]], same_engine: Sequence[float]) -> li
         else:
             values = [ours.texts_per_s / other.texts_per_s for other, ours in pairs if ours]
             found.append(ratio(f"texts/s, {_told(load)}, against {contender}", values))
-    mean = sum(same_engine) / len(same_engine)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in same_engine) / max(len(same_engine) - 1, 1))
-    half = 1.96 * spread / math.sqrt(len(same_engine))
-    found.append(
-        Ratio(
-            name="student against teacher, same engine and precision, no server (95 % interval)",
-            mean=math.exp(mean),
-            low=math.exp(mean - half),
-            high=math.exp(mean + half),
-        )
-    )
+    found.append(geometric("student against teacher, same engine and precision, no server", same_engine))
     return found
 
 

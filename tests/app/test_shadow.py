@@ -181,7 +181,9 @@ def test_sums_are_those_of_the_logarithms_of_both_times(store: Path, teachers: P
             assert value(client, "bistil_shadow_duration_seconds_sum", mode=mode, role="teacher", **MODEL) == 12
 
 
-def test_the_reply_does_not_wait_and_what_comes_meanwhile_is_dropped(store: Path, teachers: Path) -> None:
+def test_the_reply_does_not_wait_and_what_comes_meanwhile_is_dropped_and_spoils_the_times(
+    store: Path, teachers: Path
+) -> None:
     chosen = settings(store, teachers)
     served = [model for model in open_all(store, chosen) if (model.language, model.task) == ("ha", "ner")]
     app = create_app(chosen, served=served)
@@ -190,7 +192,8 @@ def test_the_reply_does_not_wait_and_what_comes_meanwhile_is_dropped(store: Path
     gate = Gate(twins.teacher.run)
     shadow._twins["ha", "ner"] = dataclasses.replace(twins, teacher=tiny.FakeEngine(gate))
 
-    async def scenario() -> dict[str, float]:
+    async def scenario() -> list[dict[str, float]]:
+        counted = []
         async with connect(app) as client:
             assert (await client.post(PATH, json={"inputs": "Kano"})).status_code == 200
             await entered(gate)
@@ -198,12 +201,19 @@ def test_the_reply_does_not_wait_and_what_comes_meanwhile_is_dropped(store: Path
                 assert (await client.post(PATH, json={"inputs": "Kano"})).status_code == 200
             gate.opened.set()
             await wait_for(shadow)
-            text = (await client.get("/metrics")).text
+            counted.append(counts((await client.get("/metrics")).text))
+            assert (await client.post(PATH, json={"inputs": "Kano"})).status_code == 200
+            await wait_for(shadow)
+            counted.append(counts((await client.get("/metrics")).text))
         await app.state.service.close()
-        wanted = r'^bistil_shadow_(pairs|dropped)_total\{.*"(?:single|backlog)".*\} (.*)$'
+        return counted
+
+    def counts(text: str) -> dict[str, float]:
+        wanted = r'^bistil_shadow_(?:pairs|dropped|agreement)_total\{.*"(single|batch|backlog|busy|label)".*\} (.*)$'
         return {name: float(number) for name, number in re.findall(wanted, text, re.MULTILINE)}
 
-    assert asyncio.run(scenario()) == {"pairs": 1, "dropped": 3}
+    meanwhile = {"single": 0, "batch": 1, "backlog": 3, "busy": 1, "label": 1}
+    assert asyncio.run(scenario()) == [meanwhile, meanwhile | {"single": 1, "batch": 2, "label": 2}]
 
 
 @pytest.mark.parametrize(("reason", "values"), [("budget", {"shadow_time_share": 1e-9}), ("failed", {})])

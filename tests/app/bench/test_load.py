@@ -1,6 +1,9 @@
+import asyncio
 import json
 import math
 import re
+import statistics
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,26 @@ def test_every_request_sent_is_an_answer_and_says_what_the_engine_took(store: Pa
     assert {answer.n_texts for answer in more} == {2}
 
 
+def test_clients_that_pause_wait_as_long_in_the_mean(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    with running(store, "--lang", "ha", "--tasks", "ner") as server:
+        wait_until_ready(server.url)
+        url = f"{server.url}/v1/ha/ner"
+        answers = closed_loop(url, single(["Bola"]), n_clients=2, seconds=0.5, pause_s=30.0)
+        assert len(waited) == len(answers) - 2  # nobody waits after the last
+        assert len(set(waited)) == len(waited) and statistics.mean(waited) == pytest.approx(30, rel=0.5)
+        waited.clear()
+        closed_loop(url, single(["Bola"]), n_clients=2, seconds=0.1)
+        assert not any(waited)
+
+
 def test_bodies_are_what_the_servers_take() -> None:
     assert [json.loads(body.content) for body in single(["a", "b"])] == [{"inputs": "a"}, {"inputs": "b"}]
     assert [json.loads(body.content) for body in lists(["a", "b", "c"], size=2)] == [{"inputs": ["a", "b"]}]
@@ -47,7 +70,9 @@ def test_the_bare_engine_runs_every_row_once_however_they_are_cut(tmp_path: Path
     assert bare.texts_per_s(waiting=4, seconds=0.0) > 0
 
 
-def test_ratios_are_teacher_seconds_over_student_seconds_a_text_until_the_time_is_up(tmp_path: Path) -> None:
+def test_ratios_are_teacher_seconds_over_student_seconds_a_text_until_the_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = tiny.write_bundle(tmp_path / "store", "ner", staged=tmp_path / "staged")
     teacher, student = (BareEngine(bundle.folder, ["Bola Kano"] * 20, variant="", threads=1) for _ in range(2))
     now = 0.0
@@ -64,3 +89,7 @@ def test_ratios_are_teacher_seconds_over_student_seconds_a_text_until_the_time_i
     assert log_ratios(teacher, student, seconds=0.0, clock=lambda: now) == pytest.approx([math.log(8)] * 20)
     # a text takes both twice, 18 s
     assert len(log_ratios(teacher, student, seconds=25 * 18.0, clock=lambda: now)) == 25
+    rested: list[float] = []
+    monkeypatch.setattr(time, "sleep", rested.append)
+    log_ratios(teacher, student, seconds=0.0, pause_s=0.1, clock=lambda: now)
+    assert len(rested) == 20 and statistics.mean(rested) == pytest.approx(0.1, rel=0.5)

@@ -50,6 +50,7 @@ def test_overhead_is_what_the_engine_did_not_take() -> None:
     ]
     found = cell("us", "1", answers, seconds=0.012)
     assert (found.texts_per_s, found.p50_ms, found.overhead_ms) == pytest.approx((500, 4, 2))
+    assert cell("us", "64", answers, seconds=0.012).overhead_ms is None  # with others there, it is waiting
     silent = [Answered(at=1.0, seconds=1.0, forward_s=None, n_texts=1)]
     assert cell("other", "1", silent, seconds=0.5).overhead_ms is None
 
