@@ -14,16 +14,15 @@ from itertools import islice
 from app.engines.base import Engine
 from app.errors import BistilError, DeadlineExceeded, EngineError, NotReady, Overloaded
 from app.microbatches import Cost, cut, in_two
+from app.rate import Rate
 from app.rows import Row, Tensors, pad, split
 
 _LOG = logging.getLogger(__name__)
 _RETRY_AFTER_MAX_S = 60
 _ROUND_ROWS = 256
 _N_WORKERS = 2
-_RATE_DECAY = 0.9
 # the share of a request's time that may be spoken for: a prediction is a mean, and later rows may join its batch
 _ADMIT_WITHIN = 0.7
-_USUAL_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +121,7 @@ class Batcher:
         self._is_taken_whole = False
         self._wanted = False
         self._closing = False
-        self._rate = _Rate(cost, token_budget=token_budget, at_once=engine.streams)
+        self._rate = Rate(cost, token_budget=token_budget, at_once=engine.streams)
 
     @property
     def n_waiting(self) -> int:
@@ -371,26 +370,6 @@ class _Ran:
     started: float = field(kw_only=True)
     forward_s: float = field(kw_only=True)
     engine_s: float = field(kw_only=True)
-
-
-class _Rate:
-    """Tokens a second of the engine while work waits, as a decaying mean; begun at what the measured cost predicts."""
-
-    def __init__(self, cost: Cost | None, *, token_budget: int, at_once: int) -> None:
-        self._tokens, self._seconds = 0.0, 0.0
-        if cost is not None:
-            n_rows = cost.max_rows(_USUAL_LENGTH, token_budget=token_budget)
-            self.add(n_rows * _USUAL_LENGTH, cost.of(n_rows, _USUAL_LENGTH) / at_once)
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Without bound as long as nothing was measured."""
-        return self._tokens / self._seconds if self._seconds else math.inf
-
-    def add(self, n_tokens: int, seconds: float) -> None:
-        """Count one batch."""
-        self._tokens = _RATE_DECAY * self._tokens + n_tokens
-        self._seconds = _RATE_DECAY * self._seconds + seconds
 
 
 def _expire(answer: "asyncio.Future[list[Tensors]]", timeout_s: float) -> None:
