@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from app.errors import ConfigError, DataError, UnknownChoice
+from distill import charsmap
 from distill.teacher import load_teacher, load_tokenizer, wrap
 
 KEPT = "kept.npy"
@@ -148,11 +149,14 @@ def slice_embeddings(model: PreTrainedModel, kept: np.ndarray) -> PreTrainedMode
 def trim_tokenizer(tokenizer: Tokenizer, kept: np.ndarray) -> Tokenizer:
     """A copy of the tokenizer that has the pieces `kept` alone, numbered 0, 1, 2, … in their old order.
 
-    Handles Unigram, WordPiece and BPE; scores and merges stay. Stored truncation and padding are dropped.
+    Handles Unigram, WordPiece and BPE; scores and merges stay. A SentencePiece normaliser keeps what concerns the
+    characters of these pieces. Stored truncation and padding are dropped.
     """
     state = json.loads(tokenizer.to_str())
     new_ids = {int(old): new for new, old in enumerate(kept)}
     _trim_model(state["model"], new_ids)
+    if not state["model"].get("byte_fallback"):
+        charsmap.prune(state["normalizer"], _alphabet(state["model"]))
     state["added_tokens"] = [t | {"id": new_ids[t["id"]]} for t in state["added_tokens"] if t["id"] in new_ids]
     state["truncation"] = state["padding"] = None
     _renumber_processor(state.get("post_processor"), new_ids)
@@ -301,6 +305,13 @@ def _trim_model(model: dict[str, Any], new_ids: Mapping[int, int]) -> None:
                 ]
         case other:
             raise UnknownChoice("tokenizer model", other, ("BPE", "Unigram", "WordPiece"))
+
+
+def _alphabet(model: dict[str, Any]) -> set[str]:
+    """The characters of the pieces, in both cases, and the space that stands for the mark of a word's start."""
+    pieces = (piece for piece, _ in model["vocab"]) if model["type"] == "Unigram" else model["vocab"]
+    characters = set().union(*pieces)
+    return {" ", *characters, *map(str.lower, characters), *map(str.upper, characters)}
 
 
 def _renumber_processor(processor: dict[str, Any] | None, new_ids: Mapping[int, int]) -> None:
