@@ -170,7 +170,8 @@ def _kept(manifest: Manifest) -> str:
     examples = manifest.config.get("transfer", {}).get("tuning", {}).get("max_examples")
     narrower = manifest.config.get("student", {}).get("hidden_size_reduction_factor", 1)
     width = f" of 1/{narrower} of the teacher's width" if narrower > 1 else ""
-    few = [f"it has {len(manifest.layer_map)} layers{width}"] if manifest.layer_map else []
+    n_layers = len(manifest.layer_map)
+    few = [f"it has {n_layers} layer{'s' if n_layers > 1 else ''}{width}"] if n_layers else []
     few += [f"it learnt from at most {examples} labelled examples"] if examples else []
     return f"{said} The goal is {_GOAL} %" + (f"; {' and '.join(few)}, and more would keep more." if few else ".")
 
