@@ -31,7 +31,10 @@ export function slicer(text) {
 
 const languageNames = new Intl.DisplayNames(["en"], { type: "language" });
 
-export const languageName = (code) => languageNames.of(code);
+/** Of Masakhane's languages, those that Chromium has no name for. */
+const UNNAMED = { bbj: "Ghomálá'", fon: "Fon", luo: "Luo", mos: "Mossi", pcm: "Nigerian Pidgin", rn: "Rundi" };
+
+export const languageName = (code) => UNNAMED[code] ?? languageNames.of(code);
 
 export const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.1 ? 1 : 0)} %`;
 
