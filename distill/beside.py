@@ -50,6 +50,8 @@ def _difference(one: Manifest, other: Manifest) -> str:
         return "have other teachers"
     if _test(one) != _test(other):
         return "were scored on other test data"
+    if _shape(one) != _shape(other):
+        return "have other layers"
     if _is_zero_shot(one) == _is_zero_shot(other):
         return "were taught by labels of the same kind"
     return ""
@@ -59,6 +61,11 @@ def _test(manifest: Manifest) -> tuple[Any, ...]:
     """The file that it was scored on, which is the last one listed, and how many of its examples; 0 is all."""
     scored_on = manifest.data[-1]["sha256"] if manifest.data else None
     return scored_on, manifest.config.get("export", {}).get("test_examples", 0)
+
+
+def _shape(manifest: Manifest) -> tuple[Any, ...]:
+    """Which of the teacher's layers a student has, and by what its width was divided."""
+    return manifest.layer_map, manifest.config.get("student", {}).get("hidden_size_reduction_factor", 1)
 
 
 def _is_zero_shot(manifest: Manifest) -> bool:

@@ -66,6 +66,17 @@ def test_it_works_the_other_way_round_and_again(tmp_path: Path) -> None:
     assert scores["student"]["f1"] == 70.0 and scores["zero-shot student"]["f1"] == 55.0
 
 
+def test_a_student_of_another_shape_is_not_shown(tmp_path: Path) -> None:
+    narrow = {"student": {"hidden_size_reduction_factor": 2}}
+    mine = manifest(50.0, layer_map=(5, 11))
+    others: list[dict[str, Any]] = [{"layer_map": (2, 5, 8, 11)}, {"layer_map": (5, 11), "config": narrow}]
+    for number, changes in enumerate(others):
+        put(tmp_path / str(number), manifest(70.0, labels=("en", "ha"), **changes))
+        assert beside(mine, tmp_path / str(number)) == mine
+    put(tmp_path / "same", manifest(70.0, labels=("en", "ha"), layer_map=(5, 11)))
+    assert beside(mine, tmp_path / "same").scores["labelled student"]["f1"] == 70.0
+
+
 def test_a_store_s_newest_comparable_revision_is_the_one_shown(tmp_path: Path) -> None:
     own = manifest(70.0, labels=("en", "ha"))
     assert beside(own, tmp_path / "store") == own

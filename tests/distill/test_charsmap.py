@@ -6,12 +6,13 @@ import random
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 from tokenizers.normalizers import Precompiled
 
 from app.errors import DataError
-from distill import charsmap
+from distill import charsmap, vocabulary
 
 TOKENIZER = Path(__file__).parents[2] / "model_store" / "mmt-mini" / "tokenizer.json"
 YORUBA = set("abdefgijklmnoprstuwyABOS \u00e0\u00e1\u00e8\u00e9\u00f2\u00f3\u1eb9\u1ecd\u1e63\u0300\u0301\u0323")
@@ -77,10 +78,23 @@ def test_an_empty_table_is_written_and_changes_nothing() -> None:
     assert Precompiled(empty).normalize_str("\ufb01 e\u0301") == "\ufb01 e\u0301"
 
 
-def test_a_tokenizer_with_its_table_pruned_finds_the_same_pieces(pruned: bytes) -> None:
-    state = json.loads(TOKENIZER.read_text(encoding="utf-8"))
-    charsmap.prune(state["normalizer"], YORUBA)
-    before, after = Tokenizer.from_file(str(TOKENIZER)), Tokenizer.from_str(json.dumps(state))
-    for text in ("Ọjọ́ ẹtì", "Ó sọ pé òun máa wá", "ọ̀rọ̀ Yorùbá"):
-        known = "".join(c for c in text if c in YORUBA)
-        assert after.encode(known).ids == before.encode(known).ids
+def test_trimming_prunes_the_table_and_text_that_it_composes_keeps_its_pieces() -> None:
+    before = Tokenizer.from_file(str(TOKENIZER))
+    texts = [
+        "O so\u0323 pe\u0301 oun maa wa\u0301",
+        "\uff2f s\u1ecd\tp\u00e9",
+        "\u1ecc\u030cr\u1ecd\u0300 Yoru\u0300ba\u0301",
+    ]
+    kept = vocabulary.select({"yo": vocabulary.count(before, texts)}, before, threshold=0.0, keep_characters=False)
+    after = vocabulary.trim_tokenizer(before, kept)
+    assert len(after.to_str()) < len(before.to_str()) / 8
+    assert [kept[after.encode(text).ids].tolist() for text in texts] == [before.encode(text).ids for text in texts]
+
+
+def test_where_unknown_characters_become_bytes_the_table_is_left_whole(blob: bytes) -> None:
+    pieces = {"<unk>": 0, **{f"<0x{byte:02X}>": 1 + byte for byte in range(256)}}
+    before = Tokenizer(models.BPE(pieces, [], unk_token="<unk>", byte_fallback=True))
+    before.normalizer = Precompiled(blob)
+    after = vocabulary.trim_tokenizer(before, np.arange(len(pieces)))
+    assert after.to_str() == before.to_str()
+    assert after.encode("\uff2f").tokens == ["<0x4F>"]

@@ -62,6 +62,7 @@ def test_the_card_says_how_much_of_the_teacher_is_kept_and_what_a_student_below_
     text = card(replace(manifest(), config={"transfer": {"tuning": {"max_examples": 500}}}))
     assert "Of the teacher's f1: student 93.6 %. The goal is 98 %; " in text
     assert "it has 2 layers and it learnt from at most 500 labelled examples, and more would keep more." in text
+    assert "; it has 1 layer, and more would keep more." in card(replace(manifest(), layer_map=(3,), config={}))
     narrow = {"student": {"hidden_size_reduction_factor": 2}, "transfer": {"tuning": {"max_examples": 500}}}
     told = "it has 2 layers of 1/2 of the teacher's width and it learnt from at most 500 labelled examples, and more"
     assert told in card(replace(manifest(), config=narrow))

@@ -140,3 +140,9 @@ def test_the_policy_stops_scripts_and_requests_that_are_not_the_pages_own(visit:
     assert any("script-src" in fault for fault in playground.faults)
     assert any("connect-src" in fault for fault in playground.faults)
     playground.faults.clear()
+
+
+def test_languages_that_the_browser_cannot_name_have_names(visit: Visit) -> None:
+    page = visit().page
+    name = "async code => (await import('/ui/dom.js')).languageName(code)"
+    assert [page.evaluate(name, code) for code in ("ha", "pcm", "luo")] == ["Hausa", "Nigerian Pidgin", "Luo"]
