@@ -16,7 +16,7 @@ from distill.distillation import Distillation
 from distill.objectives.base import Outputs, Sum
 from distill.observation import observe, token_logits
 from distill.projection import Projection
-from distill.student import Part, freeze, with_language_model_head
+from distill.student import Initialization, Part, freeze, with_language_model_head
 from distill.teacher import load_tokenizer
 from distill.training import Schedule, Trained, train
 
@@ -62,20 +62,24 @@ def distil(
     folder: Path,
     packed: Path,
     tokenizer_folder: Path,
+    initialization: Initialization = "teacher",
 ) -> Trained:
     """Train `student` in place, against masked language models.
 
     Checkpoints and the log live in `folder`, as does a narrow student's map to the teacher's width; the text in blocks
     in `packed`, for all that share vocabulary and text. The weights with the lowest held-out loss win; no steps leave
     the student as it is. `teachers`: one for all languages, or one for each, in their order. `layers`: the teacher
-    layer that each student layer is compared with.
+    layer that each student layer is compared with. `initialization`: whose head predicts tokens at first, the
+    teacher's or a new one.
     """
     schedule = replace(phase.schedule, steps=round(phase.length * phase.schedule.steps))
     if not schedule.steps:
         return Trained(terms={}, best=None, tokens=0, seconds=0.0)
     torch.manual_seed(schedule.seed)
     freeze(student, phase.frozen)
-    learner = with_language_model_head(student, teachers[0]) if "logits" in phase.needs else student
+    learner = student
+    if "logits" in phase.needs:
+        learner = with_language_model_head(student, teachers[0], initialization=initialization)
     distillation = Distillation(
         student=learner,
         teachers=teachers,

@@ -168,6 +168,7 @@ def phase1(build: Build) -> dict[str, Any]:
             folder=folder,
             packed=build.pool / f"packed-{trimmed['fingerprint'][:16]}" if build.pool else folder / "packed",
             tokenizer_folder=source,
+            initialization=build.student.initialization,
         )
         if processes.is_main():
             _save(learner, folder / "model", tokenizer=source)
@@ -230,7 +231,7 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
             folder,
             "full/checkpoint",
             "full/best.safetensors",
-            "intermediate",
+            "intermediate/checkpoint",
             "sparse/checkpoint",
             "sparse/best.safetensors",
             "start.safetensors",

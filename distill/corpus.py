@@ -18,6 +18,7 @@ from datasets.arrow_writer import ArrowWriter
 from tokenizers import Tokenizer
 
 from app.errors import ConfigError, DataError
+from distill import stage
 
 Batch = dict[str, torch.Tensor]
 
@@ -89,7 +90,7 @@ def pack(
                 "give more text, a shorter sequence_length or a larger heldout share"
             )
     fingerprint = _fingerprint(folders, language, tokenizer, length, heldout)
-    (out / _PACKED).write_text(json.dumps({"fingerprint": fingerprint}))
+    stage.write(out / _PACKED, json.dumps({"fingerprint": fingerprint}))
 
 
 def is_packed(

@@ -44,8 +44,8 @@ class Finding:
             "phase2": stage.report(transferred, command="transfer"),
         }
         curves = {
-            "phase1": _in_turn(distilled / "log.jsonl"),
-            "phase2": _in_turn(*(transferred / name / "log.jsonl" for name in ("full", "sparse"))),
+            "phase1": in_turn(distilled / "log.jsonl"),
+            "phase2": in_turn(*(transferred / name / "log.jsonl" for name in ("intermediate", "full", "sparse"))),
         }
         return cls(
             task=task,
@@ -70,13 +70,11 @@ class Finding:
     def save(self, path: Path) -> None:
         """The file whole, or as it was."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".tmp")
-        fresh.write_text(json.dumps(asdict(self), separators=(",", ":")) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        stage.write(path, json.dumps(asdict(self), separators=(",", ":")) + "\n")
 
 
-def read_curve(log: Path) -> Curve:
-    """Tokens and scores of a training log; of steps that a resumed run made twice the later counts.
+def read_curve(log: Path) -> tuple[Curve, float]:
+    """Tokens and scores of a training log, and all its tokens; of steps that a resumed run made twice the later counts.
 
     Shape: both (evaluations,). Raises DataError where the log holds no step.
     """
@@ -87,17 +85,18 @@ def read_curve(log: Path) -> Curve:
         raise DataError(f"{log} holds no training step")
     steps = sorted(scores)
     total = np.cumsum([tokens[step] for step in sorted(tokens)])
-    return np.interp(steps, sorted(tokens), total), np.asarray([scores[step] for step in steps], dtype=np.float64)
+    curve = np.interp(steps, sorted(tokens), total), np.asarray([scores[step] for step in steps], dtype=np.float64)
+    return curve, float(total[-1])
 
 
-def _in_turn(*logs: Path) -> Curve | None:
-    """The curves of those logs that there are, one after the other."""
+def in_turn(*logs: Path) -> Curve | None:
+    """The curves of those logs that there are, one after the other; one without scores counts by its tokens alone."""
     parts = [read_curve(log) for log in logs if log.is_file()]
     if not parts:
         return None
-    starts = np.cumsum([0.0, *(tokens[-1] for tokens, _ in parts[:-1])])
-    tokens = np.concatenate([start + tokens for start, (tokens, _) in zip(starts, parts, strict=True)])
-    return tokens, np.concatenate([scores for _, scores in parts])
+    starts = np.cumsum([0.0, *(total for _, total in parts[:-1])])
+    tokens = np.concatenate([start + tokens for start, ((tokens, _), _) in zip(starts, parts, strict=True)])
+    return tokens, np.concatenate([scores for (_, scores), _ in parts])
 
 
 def _columns(terms: Path) -> tuple[list[float], list[float]]:

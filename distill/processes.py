@@ -1,7 +1,7 @@
 """One process, or the several that `accelerate launch` starts: who writes, who waits, and sums over all."""
 
 import fcntl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +83,19 @@ def alone(lock: Path | None) -> Iterator[None]:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """`add_up` the gradients. A parameter that some process has no gradient of counts as zero there."""
+    if count() == 1:
+        return
+    some = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8, device=device())
+    torch.distributed.all_reduce(some, op=torch.distributed.ReduceOp.MAX)
+    learnt = [parameter for parameter, found in zip(parameters, some.tolist(), strict=True) if found]
+    for parameter in learnt:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    add_up(parameter.grad for parameter in learnt if parameter.grad is not None)
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:

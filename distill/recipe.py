@@ -10,7 +10,7 @@ from distill import config as configuration
 from distill.adaptation import Adaptation
 from distill.bilingual import Phase1
 from distill.objectives.base import Sum
-from distill.student import Strategy
+from distill.student import Initialization, Strategy
 from distill.teach import Tuning
 from distill.transfer import Phase2
 
@@ -45,7 +45,7 @@ class Student:
     hidden_size_reduction_factor: int = 1
     strategy: Strategy = "regular"
     alignment: Strategy | None = None
-    initialization: Literal["teacher", "random"] = "teacher"
+    initialization: Initialization = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +163,12 @@ def _check_objectives(build: Build) -> None:
         for table in tables:
             if table and absent in Sum.of(table).parts:
                 raise ConfigError(f"objective.{absent} has nothing to learn from in {where}")
+    for task, phase in build.transfer.items():
+        if phase.intermediate and phase.teacher_objective:
+            raise ConfigError(
+                f"transfer.{task} has intermediate objectives, in which the teacher stands still, and a "
+                "teacher_objective, by which it learns: leave one out"
+            )
 
 
 def _check_widths(build: Build) -> None:

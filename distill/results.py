@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distill import stage
 from distill.bootstrap import Resampled, resample
 from distill.finding import Finding
 from distill.report import markdown_table
@@ -52,9 +53,7 @@ def write(found: Mapping[str, Any], folder: Path, *, command: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     told = {"command": command, **found}
     for name, text in (("results.json", json.dumps(told, indent=1) + "\n"), ("results.md", markdown(told))):
-        fresh = folder / f"{name}.tmp"
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(folder / name)
+        stage.write(folder / name, text)
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -24,18 +24,21 @@ _MODEL = "model"  # among the learners; the others are named by `beside`
 class Sparse:
     """A finished sparse fine-tuning: the model in place, the delta, and both phases' figures.
 
-    `full` is None at density 1, where there is nothing to find.
+    `full` is None at density 1, where there is nothing to find. `intermediate` are the figures of what came before,
+    if anything did.
     """
 
     delta: SparseDelta
     full: Trained | None
     sparse: Trained
+    intermediate: Trained | None = None
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Both phases' figures and the number of entries changed, for a stage's report."""
-        full = asdict(self.full) if self.full is not None else None
-        return {"full": full, "sparse": asdict(self.sparse), "changed": self.delta.n_entries}
+        """The phases' figures and the number of entries changed, for a stage's report."""
+        phases = {"intermediate": self.intermediate, "full": self.full, "sparse": self.sparse}
+        told = {name: asdict(trained) if trained is not None else None for name, trained in phases.items()}
+        return {**told, "changed": self.delta.n_entries}
 
 
 def sparse_fine_tune(

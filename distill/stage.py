@@ -41,9 +41,7 @@ def run(
             if together or processes.is_main():
                 found = work(folder)
             if processes.is_main():
-                fresh = (folder / _DONE).with_suffix(".tmp")
-                fresh.write_text(json.dumps({"fingerprint": mark, **found}, indent=1))
-                fresh.replace(folder / _DONE)
+                write(folder / _DONE, json.dumps({"fingerprint": mark, **found}, indent=1))
             processes.wait()
     finished: dict[str, Any] = json.loads((folder / _DONE).read_text())
     return finished
@@ -59,7 +57,7 @@ def _is_done(folder: Path, mark: str, pool: Path | None) -> bool:
     if not begun.is_file() or json.loads(begun.read_text()) != mark:
         shutil.rmtree(folder.resolve(), ignore_errors=True)
     folder.resolve().mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(mark))
+    write(begun, json.dumps(mark))
     return False
 
 
@@ -94,6 +92,13 @@ def report(folder: Path, *, command: str) -> dict[str, Any]:
         raise ConfigError(f"{folder} is not finished: run `python -m distill {command}` with the same options first")
     result: dict[str, Any] = json.loads((folder / _DONE).read_text())
     return result
+
+
+def write(path: Path, text: str) -> None:
+    """The file whole, or as it was."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
 
 
 def discard(folder: Path, *names: str) -> None:

@@ -13,6 +13,7 @@ from app.errors import ConfigError, UnknownChoice
 from distill.teacher import FAMILIES, attention_for
 
 Strategy = Literal["regular", "bottom", "spread"]
+Initialization = Literal["teacher", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("regular", "bottom", "spread")
 
 Part = Literal["embeddings", "word_embeddings", "layer_norm"]
@@ -50,7 +51,7 @@ def create(
     layer_reduction_factor: int,
     hidden_size_reduction_factor: int = 1,
     strategy: str = "regular",
-    initialization: Literal["teacher", "random"] = "teacher",
+    initialization: Initialization = "teacher",
     seed: int = 42,
 ) -> PreTrainedModel:
     """Build a student encoder, without a head and without dropout.
@@ -101,16 +102,20 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def with_language_model_head(student: PreTrainedModel, teacher: PreTrainedModel) -> PreTrainedModel:
+def with_language_model_head(
+    student: PreTrainedModel, teacher: PreTrainedModel, *, initialization: Initialization = "teacher"
+) -> PreTrainedModel:
     """The encoder `student` under a masked-language-model head: the teacher's at equal width, else a new one.
 
-    The encoder is the same object, so training the whole trains it.
+    `random` makes a new one at any width. The encoder is the same object, so training the whole trains it.
     """
     with torch.device(student.device):
         model: Any = type(teacher)(student.config)
     prefix = f"{teacher.base_model_prefix}."
     setattr(model, teacher.base_model_prefix, student)
     model.tie_weights()
+    if initialization == "random":
+        return cast(PreTrainedModel, model)
     own, words = dict(model.named_parameters()), teacher.get_input_embeddings().weight
     with torch.no_grad():
         for name, value in teacher.named_parameters():

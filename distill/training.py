@@ -126,7 +126,7 @@ def train(
                     total = torch.stack([term.float() for term in terms.values()]).sum() / schedule.accumulate
                 total.backward()
                 meter.add(terms, tokens=batch["attention_mask"].sum())
-            processes.add_up(parameter.grad for parameter in parameters if parameter.grad is not None)
+            processes.add_up_gradients(parameters)
             for key, kept in keep.items():
                 gradient = named[key].grad
                 if gradient is not None:
@@ -137,7 +137,9 @@ def train(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             run.step += 1
-            if run.step % schedule.log_every == 0 or run.step == schedule.steps:
+            last = run.step == schedule.steps
+            checkpoints = last or run.step % schedule.checkpoint_every == 0
+            if checkpoints or run.step % schedule.log_every == 0:
                 entry = meter.flush(run.step)
                 run.tokens += int(entry["tokens"])
                 run.terms = entry["terms"]
@@ -145,10 +147,9 @@ def train(
                     raise ConfigError(f"{name}: the loss is no longer finite at step {run.step}: lower learning_rate")
                 _log(folder, {**entry, "learning_rate": schedule.learning_rate * factor})
                 report(run.step, entry)
-            last = run.step == schedule.steps
             if score is not None and (last or (schedule.evaluate_every and run.step % schedule.evaluate_every == 0)):
                 _score(score, run, model, folder)
-            if last or run.step % schedule.checkpoint_every == 0:
+            if checkpoints:
                 run.seconds += time.perf_counter() - started
                 started = time.perf_counter()
                 if processes.is_main():

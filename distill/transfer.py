@@ -76,7 +76,7 @@ def transfer(
     attention = attention_to_show(phase.needs)
     student = open_model(student_folder, task, dropout=tuning.dropout, attn_implementation=attention, seed=tuning.seed)
     teacher = open_model(teacher_folder, task, dropout=0.0, attn_implementation=attention, seed=tuning.seed)
-    processes.place(teacher)
+    processes.place(teacher, student)
     begin(student, teacher, phase.start, layers=layers, untuned=untuned)
     if phase.copy_head:
         copy_head(teacher, student)
@@ -118,8 +118,9 @@ def transfer(
     def score() -> float:
         return evaluate(predictor, task, data.dev, progress=False)[task.main_metric]
 
+    intermediate = None
     if phase.intermediate:
-        train(
+        intermediate = train(
             nn.ModuleDict({"student": student, **distillation.learners}),
             replace(distillation, objective=Sum.of(phase.intermediate), teacher_objective=None),
             batches,
@@ -138,7 +139,7 @@ def transfer(
         score=score,
         beside=distillation.learners,
     )
-    return student, result
+    return student, replace(result, intermediate=intermediate)
 
 
 @torch.no_grad()
@@ -164,7 +165,11 @@ def begin(
 
 
 def copy_head(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Give the student the teacher's task head, which has the same shape at equal width."""
+    """Give the student the teacher's task head, which has the same shape at equal width, and the pooler it reads."""
     prefix = f"{teacher.base_model_prefix}."
-    head = {name: value for name, value in teacher.state_dict().items() if not name.startswith(prefix)}
+    head = {
+        name: value
+        for name, value in teacher.state_dict().items()
+        if not name.startswith(prefix) or name.startswith(f"{prefix}pooler.")
+    }
     student.load_state_dict(head, strict=False)

@@ -90,6 +90,18 @@ def test_the_head_is_dense_and_the_encoder_maskable(teachers: Path, family: str)
     assert len(copied) == 12 and all(copied)
 
 
+def test_the_pooler_that_a_classifier_reads_is_copied_with_it(teachers: Path) -> None:
+    task = training_task("nli")
+    teacher, student = (
+        open_model(teachers / "bert", task, dropout=0.0, attn_implementation="eager", seed=seed) for seed in (0, 1)
+    )
+    head = [name for name, _ in teacher.named_parameters() if "pooler." in name or name.startswith("classifier.")]
+    assert any("pooler" in name for name in head)
+    assert not torch.equal(teacher.get_parameter(head[0]), student.get_parameter(head[0]))
+    copy_head(teacher, student)
+    assert all(torch.equal(teacher.get_parameter(name), student.get_parameter(name)) for name in head)
+
+
 def test_another_family_is_refused() -> None:
     with pytest.raises(UnknownChoice, match="bert, deberta-v2, xlm-roberta"):
         AutoModelForDependencyParsing.from_pretrained("", config=AutoConfig.for_model("gpt2"))

@@ -18,7 +18,7 @@ from distill import config as configuration
 from distill.__main__ import main
 from distill.build import TERMS
 from distill.compare import STAGES, Cell, grid
-from distill.finding import Finding, read_curve
+from distill.finding import Finding, in_turn, read_curve
 from distill.results import markdown
 from tests.distill import corpora
 from tests.distill.tiny import tiny_teacher
@@ -191,5 +191,18 @@ def test_of_steps_made_twice_the_later_ones_count(tmp_path: Path) -> None:
         {"step": 4, "score": -7.0},
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    tokens, scores = read_curve(tmp_path / "log.jsonl")
-    assert tokens.tolist() == [100, 200] and scores.tolist() == [-9.0, -7.0]
+    (tokens, scores), total = read_curve(tmp_path / "log.jsonl")
+    assert total == 200 and tokens.tolist() == [100, 200] and scores.tolist() == [-9.0, -7.0]
+
+
+def test_phases_follow_each_other_in_a_curve_and_one_without_scores_counts_by_its_tokens(tmp_path: Path) -> None:
+    entries = {
+        "intermediate": [{"step": 2, "tokens": 70}],
+        "full": [{"step": 1, "tokens": 30}, {"step": 1, "score": 0.4}, {"step": 2, "tokens": 30}],
+        "sparse": [{"step": 1, "tokens": 50}, {"step": 1, "score": 0.6}],
+    }
+    for name, lines in entries.items():
+        (tmp_path / name).write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    found = in_turn(*(tmp_path / name for name in ("intermediate", "full", "absent", "sparse")))
+    assert found is not None
+    assert found[0].tolist() == [70 + 30, 70 + 60 + 50] and found[1].tolist() == [0.4, 0.6]

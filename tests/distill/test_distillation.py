@@ -63,6 +63,18 @@ def test_a_language_model_head_is_the_teachers_and_predicts_like_transformers(te
     assert terms["logits"].item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_student_from_scratch_has_nothing_of_its_teacher_s_language_model_head(teacher: PreTrainedModel) -> None:
+    with torch.no_grad():
+        teacher.lm_head.bias.normal_()
+    student = create(teacher, layer_reduction_factor=2, initialization="random")
+    model = with_language_model_head(student, teacher, initialization="random")
+    theirs = dict(teacher.named_parameters())
+    head = {name: value for name, value in model.named_parameters() if name.startswith("lm_head.")}
+    matrices = [name for name, value in head.items() if value.ndim == 2]
+    assert matrices and not any(torch.equal(head[name], theirs[name]) for name in [*matrices, "lm_head.bias"])
+    assert model.get_output_embeddings().weight is student.get_input_embeddings().weight
+
+
 def test_gold_alone_asks_for_no_pass_of_the_teacher(teacher: PreTrainedModel) -> None:
     def student_alone(model: PreTrainedModel, batch: Any, needs: frozenset[str]) -> Outputs:
         assert model is not teacher

@@ -103,6 +103,9 @@ def test_every_method_runs_through_both_phases(method: str, shared: Path) -> Non
         run(build)
     building.task_teacher(build, "ner")
     report = building.task_student(build, "ner")
+    has_intermediate = bool(build.phase2("ner").intermediate)
+    assert (report["intermediate"] is not None) == has_intermediate
+    assert (build.folder / "ner" / "transfer" / "intermediate" / "log.jsonl").is_file() == has_intermediate
     assert all(value == value for value in report["sparse"]["terms"].values())
     assert set(report["sparse"]["terms"]) >= set(Sum.of(build.phase2("ner").objective).parts)
     assert (build.folder / "ner" / "transfer" / "model" / "model.safetensors").is_file()

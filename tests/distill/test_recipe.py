@@ -42,6 +42,12 @@ def test_target_labels_are_learnt_from_only_when_asked_for() -> None:
     assert build.labels == ("en", "fr", "ha") and build.folder.name == "en+fr-ha"
 
 
+def test_a_teacher_that_learns_after_objectives_in_which_it_stands_still_is_refused() -> None:
+    learning = {"transfer": {"default": {"teacher_objective": {"task": 1.0}}}}
+    with pytest.raises(ConfigError, match=r"transfer\.default has intermediate objectives"):
+        recipe.read("quick", [{"tgt": "ha", "method": "tinybert"}, learning])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [({}, "transfer.default.start = task_change"), ({"start": "student"}, "transfer.default.copy_head = True")],

@@ -22,12 +22,26 @@ SETTINGS = (
     *("transfer.ner.full_epochs=1", "transfer.ner.sparse_epochs=1", "transfer.ner.tuning.accumulate=2"),
     *("transfer.ner.tuning.batch_size=8", "transfer.ner.tuning.precision=fp32", "transfer.ner.tuning.dropout=0.1"),
 )
+UNEQUAL = """
+import sys, torch
+from distill import processes
+one, other, idle = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+(one if processes.is_main() else other).grad = torch.tensor([1.0, 2.0])
+processes.add_up_gradients([one, other, idle])
+told = [None if value.grad is None else value.grad.tolist() for value in (one, other, idle)]
+open(f"{sys.argv[1]}/{processes.index()}", "w").write(str(told))
+"""
 DRIVER = """
 import sys
 from distill.__main__ import main
 for stage in ("trim", "student", "distill", "teach", "transfer"):
     assert main([stage, *sys.argv[1:]]) == 0
 """
+
+
+LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port")
+ALONE = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.getcwd()}
 
 
 def free_port() -> int:
@@ -50,16 +64,13 @@ def test_two_processes_of_the_same_command_have_the_losses_of_one(tmp_path: Path
     tiny_teacher("xlm-roberta", tmp_path / "teacher")
     corpora.write(tmp_path / "data")
     (tmp_path / "driver.py").write_text(DRIVER)
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
-    alone = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.getcwd()}
-    for name, launcher in (("one", []), ("two", launch)):
+    for name, launcher in (("one", ()), ("two", (*LAUNCH, str(free_port())))):
         places = {"teacher": tmp_path / "teacher", "data": tmp_path / "data", "out": tmp_path / name}
         options = [part for key, value in places.items() for part in (f"--{key}", str(value))]
         command = [str(tmp_path / "driver.py"), "--tgt", "ha", "--tasks", "ner", *options, *SETTINGS]
         done = subprocess.run(
             [sys.executable, *launcher, *command],
-            env={**os.environ, **alone},
+            env={**os.environ, **ALONE},
             capture_output=True,
             text=True,
         )
@@ -70,6 +81,16 @@ def test_two_processes_of_the_same_command_have_the_losses_of_one(tmp_path: Path
     for stage, entries in one.items():
         for mine, theirs in zip(entries, two[stage], strict=True):
             assert theirs == pytest.approx(mine, rel=2e-3), stage
+
+
+@pytest.mark.slow
+def test_a_gradient_that_one_process_lacks_counts_as_zero_and_one_that_all_lack_stays_absent(tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(UNEQUAL)
+    command = [sys.executable, *LAUNCH, str(free_port()), str(tmp_path / "driver.py"), str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, **ALONE}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for process in ("0", "1"):
+        assert (tmp_path / process).read_text() == "[[1.0, 2.0], [1.0, 2.0], None]"
 
 
 @pytest.mark.slow

@@ -83,3 +83,18 @@ def test_of_two_at_one_stage_of_the_pool_one_works_and_the_other_finds_it_done(t
         assert working.wait(timeout=60)
         second = threads.submit(go, "other")
     assert first.result() == second.result() and len(calls) == 1
+
+
+def test_a_file_is_whole_or_as_it_was_when_its_writing_is_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    stage.write(tmp_path / "inputs.json", "old")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        stage.write(tmp_path / "inputs.json", "new")
+    assert (tmp_path / "inputs.json").read_text() == "old"
+    stage.write(tmp_path / "inputs.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["inputs.json"]

@@ -1,3 +1,4 @@
+import json
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_a_run_stopped_anywhere_ends_like_an_uninterrupted_one(tmp_path: Path, s
         fit(tmp_path / "cut", stop_at=stop_at, accumulate=accumulate)
     resumed = fit(tmp_path / "cut", accumulate=accumulate).state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_resumed_run_tells_what_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    fit(tmp_path / "whole", steps=11)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", steps=11, stop_at=7)
+    fit(tmp_path / "cut", steps=11)
+    whole, cut = (json.loads((tmp_path / name / "checkpoint" / "run.json").read_text()) for name in ("whole", "cut"))
+    assert whole["tokens"] == 11 * 6
+    assert (cut["tokens"], cut["terms"]) == (whole["tokens"], whole["terms"])
 
 
 def test_a_checkpoint_torn_between_two_renames_is_found_again(tmp_path: Path) -> None:
