@@ -21,7 +21,7 @@ from distill.observation import attention_to_show
 from distill.recipe import Build
 from distill.student import create, layer_map, load_student
 from distill.tasks.base import Example, task_named, training_task
-from distill.teach import open_model, read_sources, teach, thin
+from distill.teach import TaskData, open_model, read_sources, teach, thin
 from distill.teacher import load_teacher
 from distill.transfer import transfer
 
@@ -43,7 +43,7 @@ def check(build: Build) -> None:
     for task in build.tasks:
         for language, split in [*((source, "train") for source in build.labels), (build.tgt, "test")]:
             try:
-                datasets.read(task, build.data, language, split)
+                datasets.read(task, build.data, language, split, target=build.tgt if split == "train" else "")
             except DataError as error:
                 problems.append(str(error))
     free = shutil.disk_usage(_existing(build.out)).free
@@ -185,7 +185,7 @@ def task_teacher(build: Build, task: str) -> dict[str, Any]:
     tuning = build.tuning(task)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        data = read_sources(task, build.data, build.labels, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
+        data = _labelled(build, task, max_examples=tuning.max_examples, max_dev=tuning.max_dev)
         source = build.folder / "trim" / "model"
         sfts = _sfts(build, *carried(build))
         model, trained = teach(source, data, tuning=tuning, folder=folder, sfts=tuple(sfts.values()))
@@ -205,9 +205,7 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
     phase = build.phase2(task)
 
     def work(folder: Path) -> Mapping[str, Any]:
-        data = read_sources(
-            task, build.data, build.labels, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev
-        )
+        data = _labelled(build, task, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev)
         source = build.folder / "distill" / "model"
         wanted = round(phase.unlabelled_share * len(data.train))
         texts = unlabelled.sample(build.texts, build.tgt, wanted) if wanted else []
@@ -287,7 +285,7 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
         np.save(folder / TERMS, training.terms([example.gold for example in examples], found))
         return {"scores": judge(training, examples, found), "data": files, "examples": len(examples)}
 
-    decided = inputs.evaluate(build, who, made=made["fingerprint"])
+    decided = inputs.evaluate(build, task, who, made=made["fingerprint"])
     return stage.run(build.folder / task / f"evaluate-{who}", decided, work, pool=build.pool)
 
 
@@ -296,13 +294,18 @@ def _evaluate_baseline(build: Build, task: str) -> dict[str, Any]:
 
     def work(folder: Path) -> Mapping[str, Any]:
         training = training_task(task)
-        data = read_sources(task, build.data, build.labels, max_examples=build.tuning(task).max_examples, max_dev=1)
+        data = _labelled(build, task, max_examples=build.tuning(task).max_examples, max_dev=1)
         examples, _ = _test_data(build, task)
         found = training.baseline(data.train, [example.item for example in examples])
         return {"scores": {**judge(training, examples, found), "rule": training.baseline_rule}}
 
     decided = inputs.evaluate_baseline(build, task)
     return stage.run(build.folder / task / "evaluate-baseline", decided, work, pool=build.pool)
+
+
+def _labelled(build: Build, task: str, *, max_examples: int, max_dev: int) -> TaskData:
+    """What teacher, student and baseline learn from."""
+    return read_sources(task, build.data, build.labels, target=build.tgt, max_examples=max_examples, max_dev=max_dev)
 
 
 def _test_data(build: Build, task: str) -> tuple[list[Example], list[dict[str, Any]]]:

@@ -57,7 +57,7 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
         pad_id = int(model.config.pad_token_id)
         lengths = {"max_length": tuning.max_length, "stride": tuning.stride, "pad_id": pad_id}
         codec = training.codec_for(**lengths)
-        data = read_sources(task, build.data, build.labels, max_examples=0, max_dev=tuning.max_dev)
+        data = read_sources(task, build.data, build.labels, target=build.tgt, max_examples=0, max_dev=tuning.max_dev)
         test = thin(datasets.read(task, build.data, build.tgt, "test").examples, build.export.test_examples)
 
         def measure(staged: Path, variants: tuple[Variant, ...]) -> dict[str, Any]:

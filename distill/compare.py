@@ -7,13 +7,13 @@ cell tells is a file in the folder of findings, with which any machine goes on.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
 from distill import build as building
-from distill import datasets, efficiency, inputs, recipe, stage
+from distill import efficiency, inputs, recipe, stage
 from distill.finding import Finding
 from distill.recipe import Build
 from distill.teacher import resolve
@@ -48,8 +48,10 @@ class Cell:
         build = self.build
         chosen = {name: value for name, value in asdict(build).items() if name in _DECISIVE}
         teach, transfer = asdict(build.tuning(self.task)), asdict(build.phase2(self.task))
-        read = [*((language, "train") for language in build.labels), (build.tgt, "test")]
-        labels = [mark for language, split in read for mark in _hashes(self.task, build.data, language, split)]
+        labels = [
+            *inputs.training_files(build, self.task),
+            inputs.label_files(build.data, self.task, build.tgt, "test"),
+        ]
         data = [inputs.identity(resolve(build.teacher)), inputs.text_files(build), labels]
         return stage.fingerprint(self.task, chosen, teach, transfer, build.export.test_examples, data)
 
@@ -58,12 +60,6 @@ class Cell:
         path = findings / self.file
         found = Finding.load(path) if path.is_file() else None
         return found if found is not None and found.fingerprint == self.fingerprint else None
-
-
-@cache
-def _hashes(task: str, data: Path, language: str, split: str) -> list[str]:
-    """Of the files that labels are read from."""
-    return [file["sha256"] for file in datasets.read(task, data, language, split).files]
 
 
 def grid(

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from distill import packed, stage
 from distill.corpus import files
+from distill.layout import sources
 from distill.recipe import Build
 from distill.teacher import resolve
 
@@ -48,7 +50,7 @@ def teach(build: Build, task: str, *, trim: str, sfts: Mapping[str, str]) -> Inp
         "tuning": asdict(build.tuning(task)),
         "labels": build.labels,
         "sfts": sfts,
-        "data": str(build.data),
+        "data": training_files(build, task),
     }
 
 
@@ -56,15 +58,20 @@ def transfer(build: Build, task: str, *, distill: str, teach: str) -> Inputs:
     return {"distill": distill, "teach": teach, "phase2": asdict(build.phase2(task)), "labels": build.labels}
 
 
-def evaluate(build: Build, who: str, *, made: str) -> Inputs:
-    return {EVALUATED[who]: made, "tgt": build.tgt, "n": build.export.test_examples}
+def evaluate(build: Build, task: str, who: str, *, made: str) -> Inputs:
+    return {
+        EVALUATED[who]: made,
+        "tgt": build.tgt,
+        "data": label_files(build.data, task, build.tgt, "test"),
+        "n": build.export.test_examples,
+    }
 
 
 def evaluate_baseline(build: Build, task: str) -> Inputs:
     return {
         "task": task,
         "labels": build.labels,
-        "data": str(build.data),
+        "data": [training_files(build, task), label_files(build.data, task, build.tgt, "test")],
         "max_examples": build.tuning(task).max_examples,
         "tgt": build.tgt,
         "n": build.export.test_examples,
@@ -96,7 +103,7 @@ def fingerprints(build: Build) -> dict[str, str]:
         moved = mark(transfer(build, task, distill=marks["distill"], teach=taught))
         scored = {"baseline": mark(evaluate_baseline(build, task))}
         for who, made in (("teacher", taught), ("student", moved)):
-            scored[who] = mark(evaluate(build, who, made=made))
+            scored[who] = mark(evaluate(build, task, who, made=made))
         bundle = mark(export(build, transfer=moved, evaluate=mark([scored[who] for who in ("baseline", *EVALUATED)])))
         marks |= {f"{task}/teach": taught, f"{task}/transfer": moved, f"{task}/export": bundle}
         marks |= {f"{task}/evaluate-{who}": value for who, value in scored.items()}
@@ -121,6 +128,25 @@ def identity(folder: Path) -> str:
             with path.open("rb") as stream:
                 parts.append((path.name, hashlib.file_digest(stream, "sha256").hexdigest()))
     return stage.fingerprint(sorted(parts))
+
+
+def training_files(build: Build, task: str) -> list[list[str]]:
+    """`label_files` of all that is learnt from, and that chooses weights."""
+    read = [(language, split) for language in build.labels for split in ("train", "dev")]
+    return [label_files(build.data, task, language, split) for language, split in read]
+
+
+def label_files(data: Path, task: str, language: str, split: str) -> list[str]:
+    """The sha256 of every file that the labels of a split are read from, in the order of reading."""
+    found = [source.path for source in sources(task, data, language, split)]
+    return [_sha256(path, path.stat().st_mtime_ns) for path in found]
+
+
+@cache
+def _sha256(path: Path, modified: int) -> str:
+    """`modified` is there for the cache."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def text_files(build: Build) -> list[tuple[str, int]]:

@@ -44,6 +44,22 @@ def sources(task: str, folder: Path, language: str, split: str) -> list[Source]:
     return (find and find(folder, language, split)) or _by_format(task, folder, language, split)
 
 
+def translated(task: str, folder: Path, language: str, target: str) -> list[Path]:
+    """The files of `language` of which the target's test data are translations: XQuAD's paragraphs are SQuAD's.
+
+    Raises DataError where there are none, though `language` learns from evaluation files, which hold those paragraphs.
+    """
+    if task != "qa" or not any("xquad" in source.path.name for source in sources(task, folder, target, "test")):
+        return []
+    found = _glob(folder, f"qa/xquad_{language}.json")
+    if not found and any(source.pooled for source in sources(task, folder, language, "train")):
+        raise DataError(
+            f"{folder}/qa/xquad_{language}.json is missing: the test data of {target!r} are its translation, and "
+            f"without it nothing tells which paragraphs of the other files in {language!r} must not be learnt from"
+        )
+    return found
+
+
 def missing(task: str, folder: Path, language: str, split: str) -> DataError:
     """The error for a split that has no files, or files that hold nothing of it."""
     patterns = EXPECTED.get(task) or ("{task}/{language}/{split}.<format>",)

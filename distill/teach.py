@@ -66,15 +66,20 @@ class TaskData:
     files: list[dict[str, Any]]
 
 
-def read_sources(name: str, folder: Path, languages: Sequence[str], *, max_examples: int, max_dev: int) -> TaskData:
-    """Read every source language; where there is a limit, an even sample is kept. Raises DataError."""
+def read_sources(
+    name: str, folder: Path, languages: Sequence[str], *, target: str, max_examples: int, max_dev: int
+) -> TaskData:
+    """Read every source language, without the originals of the target's test data, where these are translations.
+
+    Where there is a limit, an even sample is kept. Raises DataError.
+    """
     task = training_task(name)
     train_examples: list[Example] = []
     dev: list[Example] = []
     files: list[dict[str, Any]] = []
     for language in languages:
         for split, into, limit in (("train", train_examples, max_examples), ("dev", dev, max_dev)):
-            corpus = datasets.read(name, folder, language, split)
+            corpus = datasets.read(name, folder, language, split, target=target)
             into += thin(corpus.examples, limit)
             files += corpus.files
     return TaskData(task=task, train=train_examples, dev=dev, files=files)

@@ -1,12 +1,13 @@
 """Labelled data: files in the formats of this folder into examples, with the files' hashes and licences."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from app.errors import UnknownChoice
 from app.plugins import load
 from distill.datasets.base import Corpus, Format, held_out, provenance
-from distill.layout import Source, missing, sources
+from distill.layout import Source, missing, sources, translated
 from distill.tasks.base import Example, task_named
 
 __all__ = ["SPLITS", "Corpus", "read"]
@@ -14,19 +15,21 @@ __all__ = ["SPLITS", "Corpus", "read"]
 SPLITS = ("train", "dev", "test")
 
 
-def read(task: str, folder: Path, language: str, split: str) -> Corpus:
+def read(task: str, folder: Path, language: str, split: str, *, target: str = "") -> Corpus:
     """The examples of a task (ner, pos, nli, qa, dp) in one language and split, in file order.
 
-    NLI and QA without a dev split take a fixed tenth of their training split for it.
+    NLI and QA without a dev split take a fixed tenth of their training split for it. What a student of the language
+    `target` learns from leaves out the originals of its translated test data.
     Raises UnknownChoice on a task or split there is none of; DataError, naming the paths looked for, on missing,
     empty, ill-formed or wrongly encoded files.
     """
     spec = task_named(task)
     if split not in SPLITS:
         raise UnknownChoice("split", split, SPLITS)
-    parts = _parts(task, folder, language, split)
-    if task in ("nli", "qa") and split != "test" and not _parts(task, folder, language, "dev"):
-        training = parts if split == "train" else _parts(task, folder, language, "train")
+    unseen = _contexts(task, translated(task, folder, language, target)) if target else frozenset()
+    parts = _parts(task, folder, language, split, unseen)
+    if task in ("nli", "qa") and split != "test" and not _parts(task, folder, language, "dev", unseen):
+        training = parts if split == "train" else _parts(task, folder, language, "train", unseen)
         parts = [(source, _tenth(examples, split)) for source, examples in training]
     examples = [example for _, part in parts for example in part]
     if not examples:
@@ -35,7 +38,9 @@ def read(task: str, folder: Path, language: str, split: str) -> Corpus:
     return Corpus(examples=examples, labels=spec.labels, files=files)
 
 
-def _parts(task: str, folder: Path, language: str, split: str) -> list[tuple[Source, list[Example]]]:
+def _parts(
+    task: str, folder: Path, language: str, split: str, unseen: frozenset[str]
+) -> list[tuple[Source, list[Example]]]:
     parts: list[tuple[Source, list[Example]]] = []
     pooled: set[tuple[str, str]] = set()
     for source in sources(task, folder, language, split):
@@ -44,9 +49,16 @@ def _parts(task: str, folder: Path, language: str, split: str) -> list[tuple[Sou
         if source.pooled:  # XQuAD's English paragraphs are SQuAD's
             examples = [example for example in _tenth(examples, split) if _question(example) not in pooled]
             pooled.update(map(_question, examples))
+        if unseen:
+            examples = [example for example in examples if example.item.context not in unseen]
         if examples:
             parts.append((source, examples))
     return parts
+
+
+def _contexts(task: str, paths: Sequence[Path]) -> frozenset[str]:
+    reader = cast(Format, load("distill.datasets", "squad"))
+    return frozenset(example.item.context for path in paths for example in reader.read(path, task=task, split="test"))
 
 
 def _question(example: Example) -> tuple[str, str]:

@@ -196,7 +196,7 @@ def test_of_steps_made_twice_the_later_ones_count(tmp_path: Path) -> None:
 
 
 def test_phases_follow_each_other_in_a_curve_and_one_without_scores_counts_by_its_tokens(tmp_path: Path) -> None:
-    entries = {
+    entries: dict[str, list[dict[str, float]]] = {
         "intermediate": [{"step": 2, "tokens": 70}],
         "full": [{"step": 1, "tokens": 30}, {"step": 1, "score": 0.4}, {"step": 2, "tokens": 30}],
         "sparse": [{"step": 1, "tokens": 50}, {"step": 1, "score": 0.6}],

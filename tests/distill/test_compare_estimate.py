@@ -1,6 +1,7 @@
 """`compare --dry-run`: shared stages once, found cells not at all, and nothing written."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.distill.test_compare import SMALL
 from tests.distill.tiny import tiny_teacher
 
 METHODS = ("bistil", "bistil-unlabelled")
+SEEN = ("train", "dev")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,28 @@ def test_a_stage_s_fingerprint_tells_which_cells_share_it(place: Path) -> None:
         **{"trim": 1, "student": 1, "distill": 2},
         **{"pos/teach": 1, "pos/transfer": 4},
     }
+
+
+@pytest.mark.parametrize(
+    ("changed", "anew"),
+    [
+        *((f"pos/en/{split}.conll", {"teach", "transfer", "evaluate-student", "evaluate-baseline"}) for split in SEEN),
+        ("pos/ha/test.conll", {"evaluate-student", "evaluate-baseline"}),
+        ("pos/ha/train.conll", set()),
+    ],
+)
+def test_labels_changed_in_place_are_other_inputs(place: Path, tmp_path: Path, changed: str, anew: set[str]) -> None:
+    for name in ("data", "teacher"):
+        shutil.copytree(place / name, tmp_path / name)
+    before = cells_of(tmp_path)[0]
+    marks, mark = fingerprints(before.build), before.fingerprint
+    file = tmp_path / "data" / changed
+    file.write_bytes(file.read_bytes().replace(b"NOUN", b"VERB"))
+    after = cells_of(tmp_path)[0]
+    found = {name.removeprefix("pos/") for name, value in fingerprints(after.build).items() if value != marks[name]}
+    implied = {"evaluate-teacher", "export"} if anew else set()
+    assert found == anew | implied
+    assert (after.fingerprint != mark) == bool(anew)
 
 
 def test_a_found_cell_costs_nothing_and_what_it_shared_falls_to_the_next(place: Path, tmp_path: Path) -> None:

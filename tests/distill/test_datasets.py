@@ -192,6 +192,25 @@ def test_english_pools_its_evaluation_sets_without_repeats_and_keeps_contexts_ap
     assert fox.gold == (Span(4, "fox"),)
 
 
+def test_a_student_tested_on_translated_paragraphs_does_not_learn_from_their_originals(tmp_path: Path) -> None:
+    questions = [(f"Q{i}?", f"The answer {i // 2} is here.", [(0, "The answer")]) for i in range(100)]
+    put(tmp_path, "qa/squad_en_dev_1.1.json", squad(*questions))
+    put(tmp_path, "qa/xquad_es.json", squad(("Pregunta?", "La respuesta 0.", [(0, "La respuesta")])))
+    put_lines(tmp_path, "qa/afriqa_ha.jsonl", [])
+    with pytest.raises(DataError, match=r"qa/xquad_en\.json is missing"):
+        read("qa", tmp_path, "en", "train", target="es")
+    put(tmp_path, "qa/xquad_en.json", squad(*questions[:19]))
+    seen = {
+        target: [
+            e.item for split in ("train", "dev") for e in read("qa", tmp_path, "en", split, target=target).examples
+        ]
+        for target in ("es", "ha")
+    }
+    assert len(seen["ha"]) == 100
+    assert sorted(item.question for item in seen["es"]) == sorted(f"Q{i}?" for i in range(20, 100))
+    assert len(read("qa", tmp_path, "es", "test").examples) == 1
+
+
 def test_afriqa_asks_in_the_language_of_a_pivot_context(tmp_path: Path) -> None:
     def row(split: str, text: list[str | None], start: list[int], context: str | None) -> dict[str, Any]:
         answer = {"text": text, "answer_start": start}

@@ -39,8 +39,10 @@ for stage in ("trim", "student", "distill", "teach", "transfer"):
 """
 
 
-LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port")
+LAUNCH = (
+    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port"),
+)
 ALONE = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.getcwd()}
 
 
@@ -64,7 +66,8 @@ def test_two_processes_of_the_same_command_have_the_losses_of_one(tmp_path: Path
     tiny_teacher("xlm-roberta", tmp_path / "teacher")
     corpora.write(tmp_path / "data")
     (tmp_path / "driver.py").write_text(DRIVER)
-    for name, launcher in (("one", ()), ("two", (*LAUNCH, str(free_port())))):
+    launchers: dict[str, tuple[str, ...]] = {"one": (), "two": (*LAUNCH, str(free_port()))}
+    for name, launcher in launchers.items():
         places = {"teacher": tmp_path / "teacher", "data": tmp_path / "data", "out": tmp_path / name}
         options = [part for key, value in places.items() for part in (f"--{key}", str(value))]
         command = [str(tmp_path / "driver.py"), "--tgt", "ha", "--tasks", "ner", *options, *SETTINGS]

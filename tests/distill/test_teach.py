@@ -10,7 +10,7 @@ from tests.distill import corpora, tiny
 
 def test_each_source_language_gives_at_most_its_share_of_examples(tmp_path: Path) -> None:
     corpora.write(tmp_path, sentences=40)
-    one, two = (read_sources("pos", tmp_path, ("en", "ha"), max_examples=n, max_dev=5) for n in (0, 12))
+    one, two = (read_sources("pos", tmp_path, ("en", "ha"), target="ha", max_examples=n, max_dev=5) for n in (0, 12))
     assert [len(data.train) for data in (one, two)] == [80, 24] and len(two.dev) == 10
     texts = [example.item.text for example in two.train]
     assert sum(" ta " in text or "Malami" in text or "birni" in text for text in texts) == 12
