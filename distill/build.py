@@ -206,7 +206,7 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
 
     def work(folder: Path) -> Mapping[str, Any]:
         data = _labelled(build, task, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev)
-        source = build.folder / "distill" / "model"
+        source, layers = build.folder / "distill" / "model", tuple(distilled["layer_map"])
         wanted = round(phase.unlabelled_share * len(data.train))
         texts = unlabelled.sample(build.texts, build.tgt, wanted) if wanted else []
         model, result = transfer(
@@ -214,7 +214,8 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
             build.folder / task / "teach" / "model",
             data,
             phase=phase,
-            layers=tuple(distilled["layer_map"]),
+            layers=layers,
+            copied=build.student.copied(layers),
             folder=folder,
             texts=texts,
             untuned=build.folder / "trim" / "model",

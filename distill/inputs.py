@@ -55,7 +55,11 @@ def teach(build: Build, task: str, *, trim: str, sfts: Mapping[str, str]) -> Inp
 
 
 def transfer(build: Build, task: str, *, distill: str, teach: str) -> Inputs:
-    return {"distill": distill, "teach": teach, "phase2": asdict(build.phase2(task)), "labels": build.labels}
+    phase = build.phase2(task)
+    inputs = {"distill": distill, "teach": teach, "phase2": asdict(phase), "labels": build.labels}
+    if phase.start != "student":
+        inputs["copied"] = build.student.strategy
+    return inputs
 
 
 def evaluate(build: Build, task: str, who: str, *, made: str) -> Inputs:

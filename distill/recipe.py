@@ -10,7 +10,7 @@ from distill import config as configuration
 from distill.adaptation import Adaptation
 from distill.bilingual import Phase1
 from distill.objectives.base import Sum
-from distill.student import Initialization, Strategy
+from distill.student import Initialization, Strategy, layer_map
 from distill.teach import Tuning
 from distill.transfer import Phase2
 
@@ -46,6 +46,11 @@ class Student:
     strategy: Strategy = "regular"
     alignment: Strategy | None = None
     initialization: Initialization = "teacher"
+
+    def copied(self, layers: tuple[int, ...]) -> tuple[int, ...]:
+        """The teacher's layer that each of the student's, as many as `layers`, is a copy of at first."""
+        factor = self.layer_reduction_factor
+        return layer_map(factor * len(layers), factor, self.strategy)
 
 
 @dataclass(frozen=True, kw_only=True)

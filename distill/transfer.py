@@ -29,10 +29,10 @@ from distill.unlabelled import Interleaved, label
 class Phase2:
     """BiStil 1.6. Gold labels choose the rows, and enter the loss by the objective `task` alone.
 
-    `start`: the bilingual student as it is; with the mapped layers of the task teacher in place of its own; or with
-    what tuning changed in those added to its own. A density of 1 tunes everything, in one phase of `sparse_epochs`.
-    `intermediate` objectives, where there are any, come before all for `full_epochs` (TinyBERT). Of the micro-batches
-    `unlabelled_share` are target-language text that the teacher labels.
+    `start`: the bilingual student as it is; with the task teacher's layers in place of its own, those that were copied
+    for it; or with what tuning changed in those added to its own. A density of 1 tunes everything, in one phase of
+    `sparse_epochs`. `intermediate` objectives, where there are any, come before all for `full_epochs` (TinyBERT). Of
+    the micro-batches `unlabelled_share` are target-language text that the teacher labels.
     """
 
     tuning: Tuning
@@ -61,6 +61,7 @@ def transfer(
     *,
     phase: Phase2,
     layers: tuple[int, ...],
+    copied: tuple[int, ...],
     folder: Path,
     texts: Sequence[str] = (),
     untuned: Path,
@@ -69,7 +70,8 @@ def transfer(
     """Full phase, mask, sparse phase against the task teacher in `teacher_folder`; dev scores choose the weights.
 
     All folders must share one trimmed vocabulary: student and teacher read the same ids. `texts` are the unlabelled
-    ones; more than the share of an epoch are not read. `untuned`: the model that the task teacher was tuned from;
+    ones; more than the share of an epoch are not read. `layers`: the teacher layer that each student layer is compared
+    with; `copied`: the one that was copied for it. `untuned`: the model that the task teacher was tuned from;
     `projection`: where phase 1 left a narrow student's map to the teacher's width, if any.
     """
     tuning, task = phase.tuning, data.task
@@ -77,7 +79,7 @@ def transfer(
     student = open_model(student_folder, task, dropout=tuning.dropout, attn_implementation=attention, seed=tuning.seed)
     teacher = open_model(teacher_folder, task, dropout=0.0, attn_implementation=attention, seed=tuning.seed)
     processes.place(teacher, student)
-    begin(student, teacher, phase.start, layers=layers, untuned=untuned)
+    begin(student, teacher, phase.start, copied=copied, untuned=untuned)
     if phase.copy_head:
         copy_head(teacher, student)
     freeze(student, phase.frozen)
@@ -144,7 +146,7 @@ def transfer(
 
 @torch.no_grad()
 def begin(
-    student: PreTrainedModel, teacher: PreTrainedModel, start: str, *, layers: tuple[int, ...], untuned: Path
+    student: PreTrainedModel, teacher: PreTrainedModel, start: str, *, copied: tuple[int, ...], untuned: Path
 ) -> None:
     """Set the student's encoder to where phase 2 starts (see `Phase2`).
 
@@ -159,7 +161,7 @@ def begin(
     if start == "task_change":
         original = load_student(untuned, attn_implementation="sdpa").state_dict()
     for name, value in cast(PreTrainedModel, student.base_model).state_dict().items():
-        source = source_name(name, layers)
+        source = source_name(name, copied)
         moved = tuned[source].to(value.device)
         value.copy_(value + moved - original[source] if source in original else moved)
 
