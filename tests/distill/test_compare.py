@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from app.errors import ConfigError, DataError, UnknownChoice
 from distill import config as configuration
@@ -20,8 +19,6 @@ from distill.build import TERMS
 from distill.compare import STAGES, Cell, grid
 from distill.finding import Finding, in_turn, read_curve
 from distill.results import markdown
-from tests.distill import corpora
-from tests.distill.tiny import tiny_teacher
 
 SMALL = (
     "phase1.schedule.steps=12",
@@ -44,15 +41,6 @@ def arguments(folder: Path, *extra: str) -> list[str]:
     places = {"teacher": folder.parent / "teacher", "data": folder.parent / "data", "out": folder}
     options = [part for name, place in places.items() for part in (f"--{name}", str(place))]
     return ["compare", "--tgt", "ha", "--seeds", "1,2", "--tasks", "pos", *options, *extra, *SMALL]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compare")
-    corpora.write(folder / "data")
-    torch.manual_seed(0)
-    tiny_teacher("xlm-roberta", folder / "teacher")
-    return folder
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import PreTrainedConfig
 
 from distill import config as configuration
@@ -17,21 +16,10 @@ from distill.finding import Finding
 from distill.inputs import fingerprints
 from distill.measurements import Measurements
 from distill.speed import Speed
-from tests.distill import corpora
 from tests.distill.test_compare import SMALL
-from tests.distill.tiny import tiny_teacher
 
 METHODS = ("bistil", "bistil-unlabelled")
 SEEN = ("train", "dev")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("compare-estimate")
-    corpora.write(folder / "data")
-    torch.manual_seed(0)
-    tiny_teacher("xlm-roberta", folder / "teacher")
-    return folder
 
 
 def cells_of(place: Path) -> list[Cell]:

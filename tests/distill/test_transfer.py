@@ -8,20 +8,9 @@ from safetensors.torch import load_file
 
 from distill import build as building
 from distill import recipe
-from tests.distill import corpora
 from tests.distill.test_methods import SMALL
-from tests.distill.tiny import tiny_teacher
 
 STILL = {"student": {"layer_reduction_factor": 2}, "transfer": {"default": {"tuning": {"learning_rate": 0.0}}}}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("transfer")
-    corpora.write(folder / "data")
-    torch.manual_seed(0)
-    tiny_teacher("xlm-roberta", folder / "teacher")
-    return folder
 
 
 @pytest.mark.parametrize(
