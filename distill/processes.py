@@ -1,9 +1,11 @@
 """One process, or the several that `accelerate launch` starts: who writes, who waits, and sums over all."""
 
+import atexit
 import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,16 @@ _PATIENCE = timedelta(days=2)
 """How long a process waits for the main one, which trims, scores and exports alone."""
 
 
+@cache
 def _state() -> Any:
-    """accelerate's record of this process; the first call joins the others.
+    """accelerate's record of this process; the first call joins the others, whom it leaves when it ends.
 
     Without any GPU the processes are joined by gloo, which accelerate does only when told that it is to use the CPU.
+    A process that ends without leaving them is at times aborted by gloo's threads, its work done.
     """
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    atexit.register(state.destroy_process_group)
+    return state
 
 
 def device() -> torch.device:
