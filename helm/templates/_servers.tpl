@@ -27,9 +27,9 @@ languages with layout shared, else one a language.
       "name" (printf "%s-%s" (include "bistil.fullname" $) (lower $language))
       "languages" (list $language)
       "labels" (merge (dict "language" $language) $component)
-      "replicas" (default $.Values.replicas $own.replicas)
-      "resources" (default $.Values.resources $own.resources)
-      "config" (merge (dict) (default dict $own.config) $.Values.config)) -}}
+      "replicas" (ternary $own.replicas $.Values.replicas (hasKey $own "replicas"))
+      "resources" (ternary $own.resources $.Values.resources (hasKey $own "resources"))
+      "config" (mergeOverwrite (dict) $.Values.config (default dict $own.config))) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml (dict "servers" $servers) -}}
@@ -68,11 +68,13 @@ languages with layout shared, else one a language.
 {{- range $key, $value := .server.config -}}
 {{- $_ := set $variables (printf "BISTIL_%s" (upper $key)) (include "bistil.setting" $value) -}}
 {{- end -}}
-{{- range $key, $value := $values.env -}}
-{{- $_ := set $variables $key $value -}}
+{{- include "bistil.variables" (mergeOverwrite $variables $values.env) -}}
 {{- end -}}
+
+{{- /* bistil.variables: a map from names to values as a container's env. */ -}}
+{{- define "bistil.variables" -}}
 {{- $list := list -}}
-{{- range $key, $value := $variables -}}
+{{- range $key, $value := . -}}
 {{- $list = append $list (dict "name" $key "value" $value) -}}
 {{- end -}}
 {{- toYaml $list -}}
@@ -111,4 +113,17 @@ httpGet:
 {{- else -}}
 []
 {{- end -}}
+{{- end -}}
+
+{{- /*
+bistil.request: what `helm test` and the notes ask of the first server, as {server, path, body}. Without config.tasks it is for ner,
+which every language of the image has.
+*/ -}}
+{{- define "bistil.request" -}}
+{{- $server := first (include "bistil.servers" . | fromYaml).servers -}}
+{{- $task := first (default (list "ner") $server.config.tasks) -}}
+{{- $text := .Values.test.text -}}
+{{- $inputs := ternary (dict "question" $text "context" $text) $text (eq $task "qa") -}}
+{{- $path := printf "/v1/%s/%s" (first $server.languages) $task -}}
+{{- toYaml (dict "server" $server.name "path" $path "body" (toJson (dict "inputs" $inputs))) -}}
 {{- end -}}

@@ -62,7 +62,7 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The chart without its bound on the version of Kubernetes, and without the fields of a Job that came later."""
     copy = tmp_path_factory.mktemp("chart") / "bistil"
     shutil.copytree(CHART, copy)
-    for path in (copy / "Chart.yaml", copy / "templates" / "job-distill.yaml"):
+    for path in (copy / "Chart.yaml", copy / "templates" / "_distill.tpl"):
         newer = re.compile(r"^ *(kubeVersion|completionMode|backoffLimitPerIndex):.*\n", re.MULTILINE)
         path.write_text(newer.sub("", path.read_text("utf-8")), "utf-8")
     return copy
@@ -225,6 +225,6 @@ def test_uninstall_leaves_nothing_but_the_claims_and_the_pod_of_helm_test(helm: 
     assert {name for name in left if "bistil" in name} == {
         "persistentvolumeclaim/demo-bistil-store",
         "persistentvolumeclaim/demo-bistil-work",
-        "pod/demo-bistil-test-ner",
+        "pod/demo-bistil-test",
     }
     assert helm.list(all_states=True) == []

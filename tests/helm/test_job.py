@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from accelerate.commands.launch import launch_command_parser
 
 from distill import config as configuration
 from distill.__main__ import _parser
 from distill.recipe import read
+from tests.helm import chart
 from tests.helm.chart import environment, example, of_kind, one, render
 
 RECORDER = f"""#!{sys.executable}
@@ -129,3 +132,55 @@ def test_other_values_make_another_job() -> None:
         one(render(values), "Job")["metadata"]["name"] for values in (example("distill"), example("distill"), more)
     )
     assert first == again != other
+
+
+OF_THE_JOB: dict[str, dict[str, Any]] = {
+    "env": {"env": {"HTTPS_PROXY": "http://proxy"}},
+    "imagePullSecrets": {"imagePullSecrets": [{"name": "registry"}]},
+    "podSecurityContext": {"podSecurityContext": {"fsGroup": 20001}},
+    "securityContext": {"securityContext": {"readOnlyRootFilesystem": False}},
+    "gpu.resource": {"gpu": {"resource": "nvidia.com/mig-1g.10gb"}},
+    "runtimeClassName": {"runtimeClassName": "nvidia"},
+    "serviceAccount": {"serviceAccount": {"name": "builder"}},
+    "nameOverride": {"nameOverride": "bistil-nlp", "fullnameOverride": "demo-bistil"},
+    "modelStore.url": {"modelStore": {"url": "s3://models/bistil"}},
+    "modelStore.existingClaim": {"modelStore": {"create": True, "existingClaim": "models"}},
+    "distill.retries": {"distill": {**example("distill")["distill"], "retries": 1}},
+    "distill.image": {"distill": {**example("distill")["distill"], "image": {"tag": "1"}}},
+}
+OF_OTHERS: dict[str, dict[str, Any]] = {
+    "replicas": {"replicas": 2},
+    "languages": {"languages": {"sw": {"enabled": True}}},
+    "config": {"config": {"max_inputs": 8}},
+    "modelStore.size": {"modelStore": {"create": True, "size": "1Gi"}},
+    "distill.parallelism": {"distill": {**example("distill")["distill"], "parallelism": 1}},
+}
+
+
+def named(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the Job of these values, and all of its spec that an upgrade must not change."""
+    job = one(render(example("distill") | values), "Job")
+    return job["metadata"]["name"], {key: value for key, value in job["spec"].items() if key != "parallelism"}
+
+
+@pytest.mark.parametrize("changed", OF_THE_JOB)
+def test_a_change_to_what_is_immutable_makes_another_job(changed: str) -> None:
+    (name, spec), (other, changed_spec) = named({}), named(OF_THE_JOB[changed])
+    assert spec != changed_spec
+    assert name != other
+
+
+@pytest.mark.parametrize("changed", OF_OTHERS)
+def test_a_change_to_nothing_of_its_pods_leaves_the_job_as_it_is(changed: str) -> None:
+    assert named({}) == named(OF_OTHERS[changed])
+
+
+def test_a_version_of_the_chart_alone_leaves_the_job_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = named({})
+    newer = tmp_path / "bistil"
+    shutil.copytree(chart.CHART, newer)
+    about = (newer / "Chart.yaml").read_text("utf-8")
+    (newer / "Chart.yaml").write_text(about.replace("\nversion: ", "\nversion: 9"), "utf-8")
+    monkeypatch.setattr(chart, "CHART", newer)
+    assert one(render(example("distill")), "Job")["metadata"]["labels"]["helm.sh/chart"].startswith("bistil-9")
+    assert named({}) == before

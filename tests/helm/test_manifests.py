@@ -4,14 +4,25 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from app.main import create_app
+from app.schemas.base import TaskRequest
+from app.schemas.dp import DpRequest
+from app.schemas.ner import NerRequest
+from app.schemas.nli import NliRequest
+from app.schemas.pos import PosRequest
+from app.schemas.qa import QaRequest
 from app.settings import Settings
 from tests.app.live import running, wait_until_ready
 from tests.helm.chart import CHART, NAMES, Manifest, environment, example, of_kind, one, pods, render, text
@@ -197,6 +208,42 @@ def test_ports_name_their_protocol() -> None:
         assert ports and {port.get("protocol") for port in ports} == {"TCP"}
 
 
+def test_a_labelselector_that_is_given_is_taken_as_it_is() -> None:
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    given = [
+        {**spread, "labelSelector": {"matchLabels": {"team": "language"}}},
+        {**spread, "labelSelector": {}},
+        spread,
+    ]
+    deployment = one(render({"topologySpreadConstraints": given}), "Deployment")
+    *taken, filled_in = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert taken == given[:2]
+    assert filled_in == {**spread, "labelSelector": deployment["spec"]["selector"]}
+
+
+def test_what_a_language_sets_goes_over_what_all_have_also_where_it_is_nothing() -> None:
+    everywhere = {"docs": True, "drain_delay_s": 5, "usd_per_hour": 2.5, "variant": "int8", "tasks": ["ner"]}
+    nothing = {"docs": False, "drain_delay_s": 0, "usd_per_hour": 0, "variant": "", "tasks": []}
+    languages = {
+        "ha": {"enabled": True},
+        "yo": {"enabled": True, "replicas": 0, "resources": {}, "config": nothing},
+    }
+    common, own = of_kind(
+        render({"layout": "perLanguage", "replicas": 2, "config": everywhere, "languages": languages}), "Deployment"
+    )
+    assert (common["spec"]["replicas"], own["spec"]["replicas"]) == (2, 0)
+    said = []
+    for deployment in (common, own):
+        variables = environment(deployment["spec"]["template"]["spec"])
+        said.append({name: variables[f"BISTIL_{name.upper()}"] for name in nothing})
+    assert said == [
+        {"docs": "true", "drain_delay_s": "5", "usd_per_hour": "2.5", "variant": "int8", "tasks": "ner"},
+        {"docs": "false", "drain_delay_s": "0", "usd_per_hour": "0", "variant": "", "tasks": ""},
+    ]
+    (container,) = own["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {}
+
+
 def test_all_languages_share_one_deployment() -> None:
     manifests = render({"languages": {"sw": {"enabled": True}, "yo": {"enabled": False}}})
     (pod,) = server_pods(manifests)
@@ -263,11 +310,28 @@ def test_keys_are_read_from_the_secrets_volume() -> None:
     assert volumes["keys"]["secret"]["secretName"] == "api-keys"
 
 
-@pytest.mark.parametrize(("url", "offline"), [("s3://a/b", None), ("hf://models/a/b", "0")])
-def test_only_a_store_on_the_hub_makes_the_hub_known(url: str, offline: str | None) -> None:
-    (pod,) = server_pods(render({"modelStore": {"url": url}}))
+@pytest.mark.parametrize(
+    ("url", "offline_server", "offline_job"), [("s3://a/b", None, "1"), ("hf://models/a/b", "0", "0")]
+)
+def test_only_a_store_on_the_hub_makes_the_hub_known(url: str, offline_server: str | None, offline_job: str) -> None:
+    distill = {"enabled": True, "languages": ["sw"], "dataClaim": "corpora"}
+    manifests = render({"modelStore": {"url": url}, "distill": distill})
+    (pod,) = server_pods(manifests)
     assert environment(pod)["BISTIL_STORE"] == url
-    assert environment(pod).get("HF_HUB_OFFLINE") == offline
+    assert environment(pod).get("HF_HUB_OFFLINE") == offline_server
+    job = one(manifests, "Job")["spec"]["template"]["spec"]
+    assert environment(job)["HF_HUB_OFFLINE"] == offline_job
+
+
+def test_env_goes_over_each_variable_and_says_it_once() -> None:
+    values = {**example("distill"), "apiKeys": {"existingSecret": "keys"}, "gpu": {"enabled": True}}
+    manifests = render(values)
+    before = [environment(pod) for pod in (*server_pods(manifests), one(manifests, "Job")["spec"]["template"]["spec"])]
+    own = {name: "" if name.startswith("HF_") else "own" for variables in before for name in variables}
+    assert {"BISTIL_STORE", "BISTIL_DEVICE", "HF_HOME", "HF_HUB_OFFLINE", "LANGUAGES"} <= set(own)
+    manifests = render({**values, "env": own})
+    after = [environment(pod) for pod in (*server_pods(manifests), one(manifests, "Job")["spec"]["template"]["spec"])]
+    assert after == [own, own]
 
 
 def test_a_claim_outlives_the_release_and_servers_only_read_it() -> None:
@@ -288,24 +352,99 @@ def test_names_of_two_releases_differ() -> None:
     assert not first & second
 
 
-@pytest.mark.slow
-def test_the_requests_of_helm_test_and_of_the_notes_are_answered_with_the_key_alone(tmp_path: Path) -> None:
-    values = {"apiKeys": {"existingSecret": "keys"}, "test": {"existingSecret": "key"}}
+REQUESTS: dict[str, type[TaskRequest]] = {
+    "ner": NerRequest,
+    "pos": PosRequest,
+    "dp": DpRequest,
+    "nli": NliRequest,
+    "qa": QaRequest,
+}
+
+
+def asked(values: dict[str, Any]) -> tuple[list[str], str]:
+    """The command of `helm test`, and the one of the notes."""
     (container,) = one(render(values), "Pod")["spec"]["containers"]
     (curl,) = re.findall(r"^  (curl .*)$", text(values)["templates/NOTES.txt"], re.MULTILINE)
-    (tmp_path / "keys").write_text(f"{hashlib.sha256(b'secret').hexdigest()} ha\n", "utf-8")
-    flags = ("--lang", "ha", "--tasks", "ner", "--keys-file", str(tmp_path / "keys"))
+    return [*container["command"], *container["args"]], curl
+
+
+@pytest.mark.parametrize("task", REQUESTS)
+def test_helm_test_and_the_notes_send_what_the_first_task_takes(task: str) -> None:
+    test, curl = asked({"config": {"tasks": [task, "ner"]}, "test": {"text": "Ta doke Chelsea a 'Landan'."}})
+    *_, url, body = test
+    assert url == f"http://demo-bistil:80/v1/ha/{task}"
+    request = REQUESTS[task].model_validate_json(body)
+    assert set(request.texts_of(request.inputs)) == {"Ta doke Chelsea a 'Landan'."}
+    words = shlex.split(curl)
+    assert (words[2], words[-1]) == (f"localhost:8000/v1/ha/{task}", body)
+
+
+def test_the_first_languages_own_tasks_are_asked_for() -> None:
+    languages = {"ha": {"enabled": True, "config": {"tasks": ["pos"]}}}
+    test, curl = asked({"layout": "perLanguage", "config": {"tasks": ["ner"]}, "languages": languages})
+    assert test[-2] == "http://demo-bistil-ha:80/v1/ha/pos"
+    assert "localhost:8000/v1/ha/pos " in curl
+
+
+def test_without_tasks_one_is_asked_for_that_every_language_of_the_image_has() -> None:
+    store = CHART.parent / "model_store"
+    (*_, url, _), _ = asked({})
+    languages = {path.parts[-4] for path in store.glob("*/*/*/manifest.json")}
+    assert len(languages) > 1
+    task = url.rpartition("/")[2]
+    assert languages == {path.parts[-4] for path in store.glob(f"*/{task}/*/manifest.json")}
+
+
+@pytest.mark.slow
+def test_the_requests_of_helm_test_and_of_the_notes_are_answered_with_the_key_alone(tmp_path: Path) -> None:
+    served = {"ner": "ha", "pos": "ha", "nli": "ha", "qa": "ha", "dp": "pcm"}
+    (tmp_path / "keys").write_text(f"{hashlib.sha256(b'secret').hexdigest()} ha,pcm\n", "utf-8")
+    flags = ("--lang", "ha", "--lang", "pcm", "--keys-file", str(tmp_path / "keys"))
 
     def run(command: list[str], key: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KEY": key})
 
     with running(CHART.parent / "model_store", *flags) as server:
-        url, sentence = container["args"]
         address = server.url.removeprefix("http://")
-        test = [sys.executable, *container["command"][1:], url.replace("demo-bistil:80", address), sentence]
-        notes = ["sh", "-c", curl.replace("localhost:8000", address)]
         wait_until_ready(server.url)
-        refused, tested, asked = run(test, "guess"), run(test, "secret"), run(notes, "secret")
-    assert refused.returncode != 0 and "401" in refused.stderr
-    assert {entity["word"] for entity in json.loads(tested.stdout)} >= {"London"}
-    assert json.loads(asked.stdout) == json.loads(tested.stdout)
+        for task, language in served.items():
+            languages = {"ha": {"enabled": language == "ha"}, language: {"enabled": True}}
+            secrets = {"apiKeys": {"existingSecret": "keys"}, "test": {"existingSecret": "key"}}
+            test, curl = asked({**secrets, "config": {"tasks": [task]}, "languages": languages})
+            test = [sys.executable, *(word.replace("demo-bistil:80", address) for word in test[1:])]
+            notes = ["sh", "-c", curl.replace("localhost:8000", address)]
+            refused, tested, answered = run(test, "guess"), run(test, "secret"), run(notes, "secret")
+            assert refused.returncode != 0 and "401" in refused.stderr
+            assert tested.returncode == 0, tested.stderr
+            assert json.loads(answered.stdout) == json.loads(tested.stdout)
+            if task == "ner":
+                assert {entity["word"] for entity in json.loads(tested.stdout)} >= {"London"}
+
+
+@contextmanager
+def answering(answer: object) -> Iterator[str]:
+    """The address of a server that gives this answer to every request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("start", "status"), [(8, 0), (9, 1)])
+def test_helm_test_fails_where_the_text_at_the_offsets_is_another(start: int, status: int) -> None:
+    test, _ = asked({"test": {"text": "Ta doke Chelsea."}})
+    with answering([{"entity_group": "ORG", "score": 1.0, "word": "Chelsea", "start": start, "end": 15}]) as address:
+        command = [sys.executable, *(word.replace("demo-bistil:80", address) for word in test[1:])]
+        ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == status, ended.stderr
