@@ -40,13 +40,13 @@ class BatchStats:
 
 @dataclass(slots=True)
 class Timing:
-    """Where a submission's time went: the longest wait of its rows, and the engine time of the batches they were in.
+    """Where a submission's time went: ``forward`` while a batch with rows of its own ran, ``queue`` while none did.
 
-    ``batch`` are the rows of the last of these, its own and others'.
+    ``stages`` are seconds, of what was queued alone, and add up to the time until the last of these batches ended;
+    without ``forward`` where none has. ``batch`` are the rows of that last one, its own and others'.
     """
 
-    queue_s: float = 0.0
-    forward_s: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
     batch: Sequence[Row] = ()
 
 
@@ -59,6 +59,15 @@ class _Submission:
     queued_at: float
     deadline: float
     alone: bool = False
+    ran: list[tuple[float, float]] = field(default_factory=list)
+
+    def leave(self) -> None:
+        """Tell the timing where the time went, once the submission is answered or given up."""
+        forward_s = _union(self.ran)
+        ended = time.perf_counter() if self.n_left else max(ended for _, ended in self.ran)
+        self.timing.stages = {"queue": ended - self.queued_at - forward_s}
+        if self.ran:
+            self.timing.stages["forward"] = forward_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,6 +201,7 @@ class Batcher:
             self._forget(entries)
             raise
         finally:
+            submission.leave()
             if alarm is not None:
                 alarm.cancel()
 
@@ -326,24 +336,23 @@ class Batcher:
                 self._made_tokens -= n_tokens
                 if self._waiting:
                     self._rate.add(n_tokens, engine_s)
-        return _Ran(batch, answers, started=started, forward_s=ended - started, engine_s=engine_s)
+        return _Ran(batch, answers, started=started, ended=ended, engine_s=engine_s)
 
     def _deliver(self, ran: "_Ran") -> None:
         rows = [entry.row for entry in ran.batch]
-        timings = {id(entry.submission): entry.submission for entry in ran.batch}
-        for submission in timings.values():
+        submissions = dict.fromkeys(entry.submission for entry in ran.batch)
+        for submission in submissions:
             submission.timing.batch = rows
-            submission.timing.forward_s += ran.forward_s
-            submission.timing.queue_s = max(submission.timing.queue_s, ran.started - submission.queued_at)
+            submission.ran.append((ran.started, ran.ended))
         if isinstance(ran.answers, BaseException):
-            _fail(timings.values(), ran.answers)
-            return
-        for entry, answer in zip(ran.batch, ran.answers, strict=True):
-            submission = entry.submission
-            submission.outputs[entry.place] = answer
-            submission.n_left -= 1
-            if not submission.n_left and not submission.answer.done():
-                submission.answer.set_result(submission.outputs)
+            _fail(submissions, ran.answers)
+        else:
+            for entry, answer in zip(ran.batch, ran.answers, strict=True):
+                submission = entry.submission
+                submission.outputs[entry.place] = answer
+                submission.n_left -= 1
+                if not submission.n_left and not submission.answer.done():
+                    submission.answer.set_result(submission.outputs)
         if self.on_batch is not None:
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._tell, ran)  # in the next turn the answers leave
@@ -368,13 +377,22 @@ class _Ran:
     batch: list[_Entry]
     answers: list[Tensors] | BaseException
     started: float = field(kw_only=True)
-    forward_s: float = field(kw_only=True)
+    ended: float = field(kw_only=True)
     engine_s: float = field(kw_only=True)
+
+
+def _union(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that at least one of the spans covers."""
+    total, covered = 0.0, -math.inf
+    for started, ended in sorted(spans):
+        total += max(ended - max(started, covered), 0.0)
+        covered = max(covered, ended)
+    return total
 
 
 def _expire(answer: "asyncio.Future[list[Tensors]]", timeout_s: float) -> None:
     if not answer.done():
-        answer.set_exception(DeadlineExceeded(f"no answer within {timeout_s:g} s"))
+        answer.set_exception(DeadlineExceeded.after(timeout_s))
 
 
 def _fail(submissions: Iterable[_Submission], error: BaseException) -> None:

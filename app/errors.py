@@ -187,6 +187,11 @@ class DeadlineExceeded(BistilError):
     type = "deadline-exceeded"
     title = "Deadline exceeded"
 
+    @classmethod
+    def after(cls, timeout_s: float) -> "DeadlineExceeded":
+        """Of a request that had this long."""
+        return cls(f"no answer within {timeout_s:g} s")
+
 
 def error_types(root: type[BistilError] = BistilError) -> Iterator[type[BistilError]]:
     """Every class of the tree, its root included."""

@@ -13,6 +13,8 @@ from app.schemas.base import TaskRequest
 from app.service import Service
 from app.trace import Trace
 
+_MOST_DIGITS = 15
+
 
 async def answer(
     request: Request,
@@ -70,6 +72,6 @@ def _timeout_s(request: Request, *, limit: float) -> float:
     given = request.headers.get("x-request-timeout-ms")
     if given is None:
         return limit
-    if not given.isdecimal() or int(given) == 0:
+    if not given.isdecimal() or len(given) > _MOST_DIGITS or int(given) == 0:
         raise InvalidInput("x-request-timeout-ms must be a whole number of milliseconds above 0")
     return min(int(given) / 1000, limit)

@@ -38,6 +38,8 @@ class JsonRoute(APIRoute):
 async def _read(request: Request, kind: Any) -> Any:
     """The body as this pydantic model.
 
+    Where no type is named, as in Triton's client, it is read as JSON.
+
     :raises RequestValidationError: it is not of a JSON type, not JSON, or not what the model takes.
     :raises HTTPException: it cannot be decoded.
     :raises ClientGone: the client left before all of it was there.
@@ -47,7 +49,7 @@ async def _read(request: Request, kind: Any) -> Any:
     except ClientDisconnect as error:
         raise ClientGone("the client closed its connection before its request was there") from error
     given: Any = content or None
-    if content and _is_json(request.headers.get("content-type", "")):
+    if content and _is_json(request.headers.get("content-type", _JSON)):
         try:
             given = json.loads(content)
         except json.JSONDecodeError as error:

@@ -234,8 +234,8 @@ class Metrics:
                 self.stages.labels(*model, stage).observe(seconds)
             for share in trace.rare_shares:
                 self.unk_ratio.labels(*model).observe(share)
-            if trace.n_windows:
-                self.windows.labels(*model).inc(trace.n_windows)
+            self.windows.labels(*model).inc(trace.n_windows)
+            if trace.n_tokens:
                 self.input_tokens.labels(*model).observe(trace.n_tokens)
 
     def render(self, served: Iterable[Served], *, ready: bool) -> bytes:

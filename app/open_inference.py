@@ -15,10 +15,16 @@ from app import __version__, exchange
 from app.errors import InvalidInput, NotServed
 from app.json_route import JsonRoute
 from app.openapi import Responses, inference, probe, problems
-from app.schemas.base import WHOLE, Closed, TaskRequest, Text
+from app.schemas.base import WHOLE, Closed, TaskRequest, Text, Texts
 from app.schemas.shapes import SHAPES
 from app.service import Service
 from app.store import Served
+
+
+class Carriage(Closed):
+    """How clients ask for tensors to travel; those of this server always do as JSON."""
+
+    binary_data: bool | None = None
 
 
 class Tensor(Closed):
@@ -27,18 +33,25 @@ class Tensor(Closed):
     name: str
     shape: Annotated[list[Annotated[int, WHOLE]], Field(min_length=1, max_length=1)]
     datatype: Literal["BYTES"]
-    data: Annotated[list[Text], Field(min_length=1)]
+    parameters: Carriage | None = None
+    data: Texts
 
 
 class Requested(Closed):
     """The output, called by its name."""
 
     name: Literal["outputs"]
+    parameters: Carriage | None = None
 
 
 class InferRequest(Closed):
-    """One input tensor, and the task's parameters."""
+    """One input tensor, and the task's parameters.
 
+    ``model_name`` is what KServe's client says beside the path, and ``binary_data_output`` among the parameters what
+    Triton's does.
+    """
+
+    model_name: str | None = None
     id: Text | None = None
     parameters: dict[str, Any] = Field(default={})
     inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
@@ -100,19 +113,19 @@ async def metadata(model: str, request: Request, version: str | None = None) -> 
     return _json(told | tensors)
 
 
-@router.get("/models/{model}/ready", responses=_LOOKUP)
-@router.get("/models/{model}/versions/{version}/ready", responses=_LOOKUP)
+@router.get("/models/{model}/ready", responses=_LOOKUP | probe())
+@router.get("/models/{model}/versions/{version}/ready", responses=_LOOKUP | probe())
 async def model_ready(model: str, request: Request, version: str | None = None) -> Response:
-    """200 when a model is up."""
-    _model(request, model, version)
-    return _json({"name": model, "ready": True})
+    """200 when a model is up, and takes requests."""
+    is_ready = _service(request).is_up(_model(request, model, version))
+    return _json({"name": model, "ready": is_ready}, status=200 if is_ready else 503)
 
 
 @router.post("/models/{model}/infer", response_model=InferResponse, **_INFERENCE)
 @router.post("/models/{model}/versions/{version}/infer", response_model=InferResponse, **_INFERENCE)
 async def infer(model: str, body: InferRequest, request: Request, version: str | None = None) -> Response:
     """An answer for each element of the input."""
-    served = _model(request, model, version)
+    served = _model(request, model, version or request.query_params.get("version"))
     answers = await exchange.answer(request, _task_request(served, body), language=served.language, task=served.task)
     tensor = {
         "name": "outputs",
@@ -143,6 +156,7 @@ def _task_request(served: Served, body: InferRequest) -> TaskRequest:
     (tensor,) = body.inputs
     if tensor.shape != [len(tensor.data)]:
         raise InvalidInput(f"the tensor has {len(tensor.data)} elements, and its shape says {tensor.shape}")
+    parameters = {name: value for name, value in body.parameters.items() if name != "binary_data_output"}
     inputs = []
     for number, element in enumerate(tensor.data):
         try:
@@ -151,7 +165,7 @@ def _task_request(served: Served, body: InferRequest) -> TaskRequest:
             raise InvalidInput(f"element {number} of the tensor is not JSON") from error
     try:
         task_request: TaskRequest = SHAPES[served.task].request.model_validate(
-            {"inputs": inputs, "parameters": body.parameters}
+            {"inputs": inputs, "parameters": parameters}
         )
         return task_request
     except ValidationError as error:

@@ -17,6 +17,7 @@ from app.errors import BistilError, InvalidInput
 from app.schemas.base import TAGS
 
 MEDIA_TYPE = "application/problem+json"
+_MOST_FAULTS = 100
 _NAME = re.compile(r"[A-Za-z_]{1,40}")
 
 
@@ -75,12 +76,18 @@ def problem(error: Exception, *, request_type: type[BaseModel] | None = None) ->
             headers=headers,
         )
     if isinstance(error, RequestValidationError):
-        errors = _faults(error.errors(), request_type)
+        found = error.errors()
+        errors = _faults(found, request_type)
+        told = (
+            f"{len(errors)} place(s)"
+            if len(found) <= _MOST_FAULTS
+            else f"{len(found)} places or more; these are the first"
+        )
         return Problem(
             status=InvalidInput.status,
             slug=InvalidInput.type,
             title=InvalidInput.title,
-            detail=f"the request is not valid in {len(errors)} place(s)",
+            detail=f"the request is not valid in {told}",
             extensions={"errors": errors},
         )
     if isinstance(error, HTTPException):
@@ -97,8 +104,8 @@ def problem(error: Exception, *, request_type: type[BaseModel] | None = None) ->
 
 
 def _faults(errors: Sequence[Any], request_type: type[BaseModel] | None) -> list[dict[str, Any]]:
-    faults = [_fault(item, request_type) for item in errors]
-    return [fault for index, fault in enumerate(faults) if fault not in faults[:index]]
+    faults = [_fault(item, request_type) for item in errors[:_MOST_FAULTS]]
+    return list({(fault["pointer"], fault["detail"]): fault for fault in faults}.values())
 
 
 def _fault(item: Mapping[str, Any], request_type: type[BaseModel] | None) -> dict[str, Any]:
@@ -131,8 +138,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _pointer(path: Sequence[str | int]) -> str:
     """A JSON pointer; a key no schema would have is not repeated."""
-    parts = [str(part) for part in path if not _is_tag(part)]
-    return "".join(f"/{part if part.isdecimal() or _NAME.fullmatch(part) else '?'}" for part in parts)
+    parts = [part for part in path if not _is_tag(part)]
+    return "".join(f"/{part if isinstance(part, int) or _NAME.fullmatch(part) else '?'}" for part in parts)
 
 
 def _is_tag(part: str | int) -> bool:

@@ -57,6 +57,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, let connections already accepted bring their request, then close what is idle."""
+        self._service.drain_by = time.monotonic() + self._service.settings.drain_timeout_s
         for server in self.servers:
             server.close()
         await asyncio.sleep(_SETTLE_S)

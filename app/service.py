@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,6 +34,7 @@ from app.trace import Trace
 
 _LOG = logging.getLogger(__name__)
 _OFFLOAD_CHARACTERS = 4000
+_CLOSE_S = 1.0  # for engines at rest to close, where the requests took all of the time to drain
 ResultT = TypeVar("ResultT")
 
 
@@ -43,6 +45,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.draining = False
+        self.drain_by = math.inf
         self.failure: BistilError | None = None
         self._planned: set[tuple[str, str]] | None = None
         self._served: dict[tuple[str, str], Served] = {}
@@ -51,8 +54,8 @@ class Service:
             self._planned = {(model.language, model.task) for model in served}
             for model in served:
                 self._add(model)
-                if self.shadow is not None:
-                    self.shadow.open(model)
+            if self.shadow is not None:
+                self.shadow.open(self.served)
 
     @property
     def served(self) -> list[Served]:
@@ -78,8 +81,7 @@ class Service:
             for location in locations:
                 await self._load(store, location)
             if self.shadow is not None:
-                for model in self.served:
-                    await in_daemon(partial(self.shadow.open, model))
+                await in_daemon(partial(self.shadow.open, self.served))
             gc.freeze()  # what is there now stays, and need not be walked through at every collection
         except Exception as error:
             _LOG.exception("loading failed: %s", error)
@@ -90,14 +92,18 @@ class Service:
         return sorted("/".join(key) for key in self._planned or () if language in (None, key[0]))
 
     def language_ready(self, language: str) -> bool:
-        """Every configured model of ``language`` is up.
+        """Every configured model of ``language`` is up, and takes requests.
 
         :raises NotServed: nothing is configured for it.
         """
         wanted = {key for key in self._planned or () if key[0] == language}
         if not wanted and self._planned is not None:
             raise self._not_served()
-        return bool(wanted) and wanted <= set(self._served) and not self.draining
+        return bool(wanted) and all(key in self._served and self.is_up(self._served[key]) for key in wanted)
+
+    def is_up(self, model: Served) -> bool:
+        """Whether a loaded model takes requests: its engine is not stuck, and the server not on its way out."""
+        return not self.draining and model.batcher.alive
 
     def model(self, language: str, task: str) -> Served:
         """The model of a language and a task.
@@ -141,15 +147,19 @@ class Service:
         :raises TooManyTokens: a part of an input that cannot be windowed has too many pieces, or the request has.
         :raises DeadlineExceeded: ``timeout_s`` passed; rows still waiting have left the queue.
         """
+        if (n := request.n_items) > (limit := self.settings.max_inputs):
+            raise TooManyInputs(f"the request has {n} inputs, more than {limit}", limit=limit, actual=n)
         n_characters = self._check_texts(request)
         codec = request.adjust(model.codec)
         items = request.items()
-        if (n := len(items)) > (limit := self.settings.max_inputs):
-            raise TooManyInputs(f"the request has {n} inputs, more than {limit}", limit=limit, actual=n)
         render = render or request.answer
-        encoded = await _timed(lambda: _encode(request, items, codec, model.tokenizer), trace, "tokenize", n_characters)
+
+        async def timed(stage: str, call: Callable[[], ResultT]) -> ResultT:
+            return await _timed(call, trace, stage, effort=n_characters * request.effort, timeout_s=timeout_s)
+
+        encoded = await timed("tokenize", lambda: _encode(request, items, codec, model.tokenizer))
         rows = [row for item_rows in encoded for row in item_rows]
-        trace.n_windows, trace.n_tokens = len(rows), sum(len(row) for row in rows)
+        trace.n_tokens = sum(len(row) for row in rows)
         if (n := trace.n_tokens) > (limit := self.settings.max_queue_tokens):
             raise TooManyTokens(f"the request has {n} tokens, windows summed, more than {limit}", limit=limit, actual=n)
         if model.guard is not None:
@@ -158,10 +168,13 @@ class Service:
                 trace.headers["x-bistil-warning"] = "language-mismatch"
         left_s = timeout_s - (time.perf_counter() - trace.started)
         if left_s <= 0:
-            raise DeadlineExceeded(f"no answer within {timeout_s:g} s")
+            raise DeadlineExceeded.after(timeout_s)
         timing = Timing()
-        outputs = iter(await model.batcher.submit(rows, timing=timing, timeout_s=left_s))
-        trace.stages |= {"queue": timing.queue_s, "forward": timing.forward_s}
+        try:
+            outputs = iter(await model.batcher.submit(rows, timing=timing, timeout_s=left_s))
+        finally:
+            trace.stages |= timing.stages
+        trace.n_windows = len(rows)
         own = [[next(outputs) for _ in item_rows] for item_rows in encoded]
         predictions: list[Any] = []
 
@@ -169,20 +182,24 @@ class Service:
             predictions.extend(codec.decode(*parts) for parts in zip(items, encoded, own, strict=True))
             return render(predictions)
 
-        body = await _timed(decode, trace, "decode", n_characters)
+        body = await timed("decode", decode)
         if self.shadow is not None:
             trace.after_reply = self.shadow.sample(model, request, items, predictions, timing.batch)
         return body
 
     async def close(self) -> None:
-        """Answer what was accepted, then free the engines; one that hangs is given up, and is a ``failure``."""
+        """Answer what was accepted, then free the engines; one that hangs is given up, and is a ``failure``.
+
+        ``drain_by`` is when that has to be over, on the monotonic clock, where open requests were waited for before.
+        """
         self.draining = True
         closing = [asyncio.create_task(model.batcher.close()) for model in self._served.values()]
         if self.shadow is not None:
             closing.append(asyncio.create_task(self.shadow.close()))
         if not closing:
             return
-        _, hanging = await asyncio.wait(closing, timeout=self.settings.drain_timeout_s)
+        left_s = min(self.settings.drain_timeout_s, max(self.drain_by - time.monotonic(), _CLOSE_S))
+        _, hanging = await asyncio.wait(closing, timeout=left_s)
         if hanging:
             self.failure = EngineError(
                 f"{len(hanging)} engine(s) hung for {self.settings.drain_timeout_s:g} s at the end"
@@ -231,9 +248,18 @@ def _encode(request: TaskRequest, items: Sequence[Any], codec: Task[Any, Any], t
     return encoded
 
 
-async def _timed(call: Callable[[], ResultT], trace: Trace, stage: str, n_characters: int) -> ResultT:
-    """Run ``call``, in a thread where the text is long enough to hold up other requests."""
+async def _timed(call: Callable[[], ResultT], trace: Trace, stage: str, *, effort: float, timeout_s: float) -> ResultT:
+    """Run ``call``, in a thread where it would hold up other requests; a call that has not begun in time never does.
+
+    :raises DeadlineExceeded: ``timeout_s`` passed since the request came.
+    """
     started = time.perf_counter()
-    result = call() if n_characters <= _OFFLOAD_CHARACTERS else await asyncio.to_thread(call)
-    trace.stages[stage] = time.perf_counter() - started
-    return result
+    try:
+        if effort <= _OFFLOAD_CHARACTERS:
+            return call()
+        async with asyncio.timeout(timeout_s - (started - trace.started)):
+            return await asyncio.to_thread(call)
+    except TimeoutError as error:
+        raise DeadlineExceeded.after(timeout_s) from error
+    finally:
+        trace.stages[stage] = time.perf_counter() - started

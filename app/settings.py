@@ -45,7 +45,7 @@ def default_store() -> str:
 class Settings(BaseSettings):
     """Flags win over variables, variables over defaults. Lists are comma-separated in variables."""
 
-    model_config = SettingsConfigDict(env_prefix="BISTIL_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="BISTIL_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     lang: Names = Field(default=(), description="serve this language (repeatable; none: all in the store)")
     tasks: Names = Field(default=(), description="serve these tasks (comma-separated; none: all there are)")

@@ -34,7 +34,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Twins:
-    """A served model's teacher and a second session of its student, opened alike: engine, precision, threads."""
+    """A served model's teacher and a second session of its student, opened alike: engine, precision, threads.
+
+    ``grown_bytes`` is the growth of memory while they loaded.
+    """
 
     served: Served
     bundle: Bundle
@@ -44,6 +47,7 @@ class Twins:
     teacher: Engine
     student: Engine
     same_pieces: bool
+    grown_bytes: int | None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -103,26 +107,25 @@ class Shadow:
         self._running: asyncio.Task[None] | None = None
         self._free_at = -math.inf
 
-    def open(self, served: Served) -> None:
-        """Load the teacher of a served model, where there is one; why one cannot be used is logged, and no more."""
-        self._served.append(served)
-        try:
-            folder = _teachers(self.settings.shadow_teacher).get((served.language, served.task))
-            if folder is None:
-                _LOG.warning("no teacher for %s/%s under --shadow-teacher", served.language, served.task)
-                return
-            before = resident_bytes()
-            twins = _open(folder, served, self.settings)
-        except BistilError as error:
-            _LOG.error("no live proof for %s/%s: %s", served.language, served.task, error)
-            return
-        self._twins[twins.key] = twins  # before its series show: where they do, requests are sampled
-        self.metrics.register_shadow(
-            served,
-            sha=twins.bundle.manifest.files[twins.variant.file],
-            grown_bytes=None if before is None else max((resident_bytes() or 0) - before, 0),
-        )
-        _LOG.info("live proof of %s: %.3g of requests also run the teacher", served.name, self.settings.shadow_share)
+    def open(self, served: Sequence[Served]) -> None:
+        """Load the teachers of all served models that have one, then begin: loading would disturb what is timed.
+
+        Why one cannot be used is logged, and no more.
+        """
+        self._served = list(served)
+        opened = [twins for model in served if (twins := self._open(model)) is not None]
+        self._twins = {
+            twins.key: twins for twins in opened
+        }  # before their series show: from then on requests are sampled
+        for twins in opened:
+            self.metrics.register_shadow(
+                twins.served, sha=twins.bundle.manifest.files[twins.variant.file], grown_bytes=twins.grown_bytes
+            )
+            _LOG.info(
+                "live proof of %s: %.3g of requests also run the teacher",
+                twins.served.name,
+                self.settings.shadow_share,
+            )
 
     def sample(
         self,
@@ -155,6 +158,16 @@ class Shadow:
         for pair in twins:
             pair.teacher.close()
             pair.student.close()
+
+    def _open(self, served: Served) -> Twins | None:
+        try:
+            folder = _teachers(self.settings.shadow_teacher).get((served.language, served.task))
+            if folder is not None:
+                return _open(folder, served, self.settings)
+            _LOG.warning("no teacher for %s/%s under --shadow-teacher", served.language, served.task)
+        except BistilError as error:
+            _LOG.error("no live proof for %s/%s: %s", served.language, served.task, error)
+        return None
 
     def _offer(self, sample: Sample) -> None:
         if sample.twins.key not in self._twins:
@@ -246,21 +259,24 @@ def _teachers(place: str) -> dict[tuple[str, str], Path]:
 
 
 def _open(folder: Path, served: Served, settings: Settings) -> Twins:
-    bundle = Bundle.open(folder)
+    before, bundle = resident_bytes(), Bundle.open(folder)
     ours, theirs = served.bundle.manifest, bundle.manifest
     if (ours.codec, ours.labels) != (theirs.codec, theirs.labels):
         raise BundleError(f"{folder} has other labels than {served.name}")
     variant = _alike(served, bundle)
     options: dict[str, Any] = {"device": settings.device, "threads": settings.n_threads}
+    teacher = open_engine(bundle.folder, variant, **options)
+    student = open_engine(served.bundle.folder, served.variant, **options)
     return Twins(
         served=served,
         bundle=bundle,
         variant=variant,
         codec=codec(theirs),
         tokenizer=bundle.tokenizer(),
-        teacher=open_engine(bundle.folder, variant, **options),
-        student=open_engine(served.bundle.folder, served.variant, **options),
+        teacher=teacher,
+        student=student,
         same_pieces=ours.files["tokenizer.json"] == theirs.files["tokenizer.json"],
+        grown_bytes=None if before is None else max((resident_bytes() or 0) - before, 0),
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 class Trace:
     """What one request was about and where its time went, filled in on its way.
 
-    ``stages`` are in seconds; ``problem`` is the type of the problem it was answered with; ``after_reply`` is called
+    ``stages`` are in seconds; ``n_windows`` are those that the model ran, ``n_tokens`` those that were asked of it;
+    ``problem`` is the type of the problem it was answered with; ``after_reply`` is called
     when a good answer has been sent.
     """
 

@@ -34,7 +34,9 @@ TAGS = ("<text>", "<object>", "<list>")
 Json = Any
 WHOLE = BeforeValidator(_whole)  # after the bounds, or the published document lacks them
 Text = Annotated[str, AfterValidator(paired)]
-Texts = Annotated[list[Text], Field(min_length=1)]
+SOME = Field(min_length=1, fail_fast=True)
+"""Of a list of inputs: it has one, and the first that is wrong is told of, not each of a hundred thousand."""
+Texts = Annotated[list[Text], SOME]
 OneOrMoreTexts = Annotated[
     Annotated[Text, Tag("<text>")] | Annotated[Texts, Tag("<list>")],
     Discriminator(kind, custom_error_type="no_input", custom_error_message="should be a text or a list of texts"),
@@ -72,6 +74,16 @@ class TaskRequest(Closed):
     def values(self) -> list[Any]:
         """The inputs, as a list also where there is one alone."""
         return self.inputs if isinstance(self.inputs, list) else [self.inputs]
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are, without making them."""
+        return len(self.values)
+
+    @property
+    def effort(self) -> float:
+        """What a character of this request takes, times what one usually does."""
+        return 1.0
 
     def pointer(self, index: int) -> str:
         """Where in the body the input of this index is."""

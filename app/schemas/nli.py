@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.base import WHOLE, Closed, Json, TaskRequest, Text, kind
+from app.schemas.base import SOME, WHOLE, Closed, Json, TaskRequest, Text, kind
 from app.tasks.sequence_classification import ClassPrediction, PairItem
 
 
@@ -22,9 +22,7 @@ Pair = Annotated[
     Discriminator(kind, custom_error_type="no_input", custom_error_message="should be a text or a pair of texts"),
 ]
 OneOrMorePairs = Annotated[
-    Annotated[Text, Tag("<text>")]
-    | Annotated[PairInput, Tag("<object>")]
-    | Annotated[list[Pair], Tag("<list>"), Field(min_length=1)],
+    Annotated[Text, Tag("<text>")] | Annotated[PairInput, Tag("<object>")] | Annotated[list[Pair], Tag("<list>"), SOME],
     Discriminator(kind, custom_error_type="no_input", custom_error_message="should be texts or pairs of texts"),
 ]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.base import WHOLE, Closed, Json, OffsetParameters, TaskRequest, Text, kind
+from app.schemas.base import SOME, WHOLE, Closed, Json, OffsetParameters, TaskRequest, Text, kind
 from app.tasks.question_answering import AnswerPrediction, QuestionAnswering, QuestionItem
 from app.text import positions
 
@@ -18,7 +18,7 @@ class QuestionInput(Closed):
 
 
 OneOrMoreQuestions = Annotated[
-    Annotated[QuestionInput, Tag("<object>")] | Annotated[list[QuestionInput], Tag("<list>"), Field(min_length=1)],
+    Annotated[QuestionInput, Tag("<object>")] | Annotated[list[QuestionInput], Tag("<list>"), SOME],
     Discriminator(kind, custom_error_type="no_input", custom_error_message="should be a question with its context"),
 ]
 
@@ -50,6 +50,11 @@ class QaRequest(TaskRequest):
 
     inputs: OneOrMoreQuestions
     parameters: QaParameters = QaParameters()
+
+    @property
+    def effort(self) -> float:
+        """A longer answer has as many more places to end."""
+        return max(self.parameters.max_answer_len / QaParameters().max_answer_len, 1.0)
 
     def changes(self, codec: QuestionAnswering) -> dict[str, Any]:
         """The lengths and the stride."""

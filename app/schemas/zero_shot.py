@@ -12,6 +12,8 @@ from app.schemas.nli import ranked
 from app.tasks.base import log_softmax
 from app.tasks.sequence_classification import ClassPrediction, PairItem, SequenceClassification
 
+_ONE_PLACE = r"^([^{]|\{+[^{}])*\{+\}([^{]|\{+[^{}])*\{*$"
+
 
 def _distinct(labels: list[str]) -> list[str]:
     if len(set(labels)) < len(labels):
@@ -20,10 +22,10 @@ def _distinct(labels: list[str]) -> list[str]:
 
 
 class ZeroShotParameters(Closed):
-    """``{}`` in ``hypothesis_template`` stands for a label; with ``multi_label`` each label is judged alone."""
+    """``{}``, once in ``hypothesis_template``, stands for a label; with ``multi_label`` each label is judged alone."""
 
     candidate_labels: Annotated[Texts, AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
-    hypothesis_template: Annotated[str, Field(pattern=r"\{\}"), AfterValidator(paired)] = "This example is {}."
+    hypothesis_template: Annotated[str, Field(pattern=_ONE_PLACE), AfterValidator(paired)] = "This example is {}."
     multi_label: bool = False
 
 
@@ -43,6 +45,11 @@ class ZeroShotRequest(TaskRequest):
 
     inputs: OneOrMoreTexts
     parameters: ZeroShotParameters
+
+    @property
+    def n_items(self) -> int:
+        """A pair for each text and label."""
+        return len(self.values) * len(self.parameters.candidate_labels)
 
     def changes(self, codec: SequenceClassification) -> dict[str, Any]:
         """None.
@@ -78,6 +85,6 @@ class ZeroShotRequest(TaskRequest):
             scores = np.exp(log_softmax(entailment))
         return ranked(dict(zip(self.parameters.candidate_labels, scores.tolist(), strict=True)))
 
-    def _hypotheses(self) -> list[str]:
+    def _hypotheses(self) -> Iterator[str]:
         template = self.parameters.hypothesis_template
-        return [template.replace("{}", label) for label in self.parameters.candidate_labels]
+        return (template.replace("{}", label) for label in self.parameters.candidate_labels)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -103,3 +104,21 @@ def test_a_hook_that_fails_stops_nothing() -> None:
         return len(outputs)
 
     assert asyncio.run(scenario()) == 1
+
+
+def test_a_batch_that_failed_has_used_the_engine_too() -> None:
+    stats: list[BatchStats] = []
+
+    def fail(inputs: Tensors) -> Tensors:
+        time.sleep(0.01)
+        raise RuntimeError
+
+    async def scenario() -> None:
+        queue = batcher(FakeEngine(fail), on_batch=stats.append)
+        with pytest.raises(EngineError):
+            await queue.submit([row(1), row(2)])
+        await settle()
+        await queue.close()
+
+    asyncio.run(scenario())
+    assert [batch.n_rows for batch in stats] == [2] and stats[0].engine_s >= 0.01

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.batching import Batcher, BatchStats, Timing
+from app.errors import DeadlineExceeded, Overloaded
 from app.rows import Tensors
 from app.rows import pad as rows_pad
 from tests.app.gate import Gate, batcher, entered, held, row, settle, twice
@@ -114,8 +115,8 @@ def test_timing_tells_waiting_from_running() -> None:
         done = clock()
         await queue.close()
         # the first was in the engine from before `inside` to after `opened`, and the second came in only then
-        assert runs.forward_s >= opened - inside and waits.queue_s >= opened - queued
-        assert 0 <= runs.queue_s <= inside - begun and 0 < waits.forward_s <= done - opened
+        assert runs.stages["forward"] >= opened - inside and waits.stages["queue"] >= opened - queued
+        assert 0 <= runs.stages["queue"] <= inside - begun and 0 < waits.stages["forward"] <= done - opened
 
     asyncio.run(scenario())
 
@@ -191,3 +192,62 @@ def test_the_next_batch_is_made_while_one_runs(monkeypatch: pytest.MonkeyPatch) 
         await queue.close()
 
     asyncio.run(scenario())
+
+
+def test_the_stages_of_many_batches_add_up_to_the_time_they_took() -> None:
+    def slow(inputs: Tensors) -> Tensors:
+        time.sleep(0.01)
+        return twice(inputs)
+
+    async def scenario(*, streams: int) -> tuple[Timing, float]:
+        engine = FakeEngine(slow, streams=streams)
+        queue, timing = batcher(engine, streams=engine if streams > 1 else None, token_budget=4), Timing()
+        begun = time.perf_counter()
+        await queue.submit([row(1, 2) for _ in range(20)], timing=timing)
+        took = time.perf_counter() - begun
+        await queue.close()
+        assert len(engine.batches) >= 10
+        return timing, took
+
+    for streams in (1, 2):
+        timing, took = asyncio.run(scenario(streams=streams))
+        assert sum(timing.stages.values()) <= took
+        # nobody else is there: whatever was not its first batch's way to the engine, it ran
+        assert timing.stages["forward"] > 0.01 * 10 / streams > timing.stages["queue"] >= 0
+
+
+def test_a_wait_that_ended_without_an_answer_is_told() -> None:
+    gate = Gate()
+
+    async def scenario() -> Timing:
+        queue, timing = batcher(FakeEngine(gate)), Timing()
+        first = asyncio.create_task(queue.submit([row(1)]))
+        await entered(gate)
+        with pytest.raises(DeadlineExceeded):
+            await queue.submit([row(2)], timing=timing, timeout_s=0.02)
+        gate.opened.set()
+        await first
+        await queue.close()
+        return timing
+
+    stages = asyncio.run(scenario()).stages
+    assert list(stages) == ["queue"] and stages["queue"] >= 0.02
+
+
+def test_what_was_refused_has_not_waited() -> None:
+    gate = Gate()
+
+    async def scenario() -> Timing:
+        queue, timing = batcher(FakeEngine(gate), max_queue_tokens=1), Timing()
+        tasks = [asyncio.create_task(queue.submit([row(1)]))]
+        await entered(gate)
+        tasks.append(asyncio.create_task(queue.submit([row(2)])))
+        await settle()
+        with pytest.raises(Overloaded):
+            await queue.submit([row(3)], timing=timing)
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+        await queue.close()
+        return timing
+
+    assert asyncio.run(scenario()).stages == {}

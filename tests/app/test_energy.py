@@ -28,18 +28,19 @@ class Counted:
         return self.total
 
 
-def package(root: Path, name: str, *, energy: int, largest: int = 999_999_999) -> Path:
-    folder = root / name
+def zone(root: Path, place: str, name: str, *, energy: int, largest: int = 999_999_999) -> Path:
+    folder = root / place
     folder.mkdir(parents=True)
+    (folder / "name").write_text(f"{name}\n")
     (folder / "energy_uj").write_text(f"{energy}\n")
     (folder / "max_energy_range_uj").write_text(f"{largest}\n")
     return folder
 
 
 def test_rapl_adds_packages_leaves_their_domains_and_counts_on_where_a_counter_wraps(tmp_path: Path) -> None:
-    first = package(tmp_path, "intel-rapl:0", energy=999_000_000)
-    second = package(tmp_path, "intel-rapl:1", energy=5_000_000)
-    package(tmp_path, "intel-rapl:0:0", energy=1)
+    first = zone(tmp_path, "intel-rapl:0", "package-0", energy=999_000_000)
+    second = zone(tmp_path, "intel-rapl:1", "package-1-die-0", energy=5_000_000)
+    zone(tmp_path, "intel-rapl:0:0", "core", energy=1)
     meter = Rapl.open(tmp_path)
     assert meter.joules() == 0
     (first / "energy_uj").write_text("2000000")
@@ -49,10 +50,25 @@ def test_rapl_adds_packages_leaves_their_domains_and_counts_on_where_a_counter_w
     assert meter.joules() == pytest.approx(5.5)
 
 
+def test_the_platform_is_not_counted_beside_the_package_that_it_holds(tmp_path: Path) -> None:
+    package = zone(tmp_path, "intel-rapl:0", "package-0", energy=0)
+    platform = zone(tmp_path, "intel-rapl:1", "psys", energy=0)
+    meter = Rapl.open(tmp_path)
+    (package / "energy_uj").write_text("3000000")
+    (platform / "energy_uj").write_text("8000000")
+    assert meter.joules() == pytest.approx(3.0)
+
+
+def test_a_platform_alone_is_no_counter_of_a_package(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "psys", energy=0)
+    with pytest.raises(EngineError, match="shows no RAPL package"):
+        Rapl.open(tmp_path)
+
+
 def test_a_machine_without_counters_says_so_and_is_never_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(EngineError, match="shows no RAPL package"):
         Rapl.open(tmp_path)
-    (tmp_path / "intel-rapl:0").mkdir()
+    (zone(tmp_path, "intel-rapl:0", "package-0", energy=0) / "max_energy_range_uj").unlink()
     with pytest.raises(EngineError, match="max_energy_range_uj cannot be read: No such file"):
         Rapl.open(tmp_path)
 

@@ -85,3 +85,29 @@ def test_a_tensor_that_is_not_what_it_says_is_refused(client: TestClient) -> Non
     body["inputs"][0]["data"][1] = SECRET
     assert client.post("/v2/models/ha-ner/infer", json=body).json() == {"error": "element 1 of the tensor is not JSON"}
     assert list(client.get("/v2/models").json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_name": "ha-ner"},
+        {"parameters": {"binary_data_output": True}},
+        {"outputs": [{"name": "outputs", "parameters": {"binary_data": False}}]},
+        {"inputs": [infer("Kano")["inputs"][0] | {"parameters": {"binary_data": False}}]},
+        {"inputs": [infer("Kano")["inputs"][0] | {"parameters": {}}]},
+    ],
+    ids=["KServe", "Triton", "Triton's outputs", "Triton's inputs", "the protocol"],
+)
+def test_what_clients_add_to_a_request_is_understood(client: TestClient, fields: dict[str, Any]) -> None:
+    content = json.dumps(infer("Kano") | fields).encode()
+    answer = client.post("/v2/models/ha-ner/infer", content=content)  # with no content-type, as Triton's
+    assert answer.status_code == 200
+    assert answer.json()["outputs"] == client.post("/v2/models/ha-ner/infer", json=infer("Kano")).json()["outputs"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_version_may_be_asked_for_in_the_query(client: TestClient, method: str) -> None:
+    path = "/v2/models/ha-ner" + ("/infer" if method == "POST" else "")
+    body = infer("Kano") if method == "POST" else None
+    codes = [client.request(method, path, params={"version": number}, json=body).status_code for number in (1, 99)]
+    assert codes == [200, 404]

@@ -300,3 +300,48 @@ def test_openapi_tells_the_truth_about_errors(client: TestClient) -> None:
 def test_docs_can_be_switched_off(serve: Serve) -> None:
     client = serve(docs=False)
     assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 404
+
+
+@pytest.mark.parametrize("value", ["1" * 400, "1" * 5000])
+def test_a_timeout_of_more_digits_than_make_sense_is_refused(client: TestClient, value: str) -> None:
+    answer = client.post("/v1/ha/ner", json={"inputs": "a"}, headers={"x-request-timeout-ms": value})
+    problem(answer, 422, "invalid-input")
+
+
+def test_texts_times_labels_count_before_any_pair_is_made(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("app.schemas.zero_shot.ZeroShotRequest._hypotheses", made)
+    names = [str(number) for number in range(1000)]
+    answer = client.post("/v1/ha/zero-shot", json={"inputs": names, "parameters": {"candidate_labels": names}})
+    assert problem(answer, 422, "too-many-inputs")["actual"] == 1_000_000
+
+
+@pytest.mark.parametrize("template", ["{}{}", "no place", "{}" * 10_000, "{{}{}"])
+def test_a_template_has_one_place_for_the_label(client: TestClient, template: str) -> None:
+    parameters = {"candidate_labels": ["b" * 20_000], "hypothesis_template": template}
+    answer = client.post("/v1/ha/zero-shot", json={"inputs": "a", "parameters": parameters})
+    assert problem(answer, 422, "invalid-input")["errors"][0]["pointer"] == "/parameters/hypothesis_template"
+
+
+@pytest.mark.parametrize("template", ["{}", "{{} }", "}{}{", "Kano\n{} {"])
+def test_other_braces_may_stand_in_a_template(client: TestClient, template: str) -> None:
+    parameters = {"candidate_labels": ["b"], "hypothesis_template": template}
+    assert client.post("/v1/ha/zero-shot", json={"inputs": "a", "parameters": parameters}).status_code == 200
+
+
+def test_of_many_wrong_inputs_the_first_is_told(client: TestClient) -> None:
+    errors = problem(client.post("/v1/ha/ner", json={"inputs": ["a", *[1] * 50_000]}), 422, "invalid-input")["errors"]
+    assert [fault["pointer"] for fault in errors] == ["/inputs/1"]
+
+
+def test_of_many_wrong_fields_a_hundred_are_told(client: TestClient) -> None:
+    body = {"inputs": "a"} | {f"a{letter}": 1 for letter in range(1000)}
+    told = problem(client.post("/v1/ha/ner", json=body), 422, "invalid-input")
+    assert "1000 places" in told["detail"] and len(told["errors"]) <= 100
+
+
+def test_a_key_of_digits_is_not_repeated(client: TestClient) -> None:
+    told = problem(client.post("/v1/ha/ner", json={"inputs": "a", "4111111111111111": 1}), 422, "invalid-input")
+    assert told["errors"][0]["pointer"] == "/?"

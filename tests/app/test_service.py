@@ -1,6 +1,8 @@
 import asyncio
 import dataclasses
+import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 from app.batching import Batcher
 from app.main import create_app
 from app.rows import Tensors
+from app.service import Service
 from app.settings import Settings
 from app.store import Location, ModelStore, Served
 from tests.app.conftest import Serve
 from tests.app.gate import Gate, entered
-from tests.app.test_metrics import value
+from tests.app.test_metrics import parsed, value
 from tests.app.test_routes import SECRET, problem
 from tests.app.tiny import NER_LABELS, FakeEngine
 from tests.patience import PATIENCE_S
@@ -241,3 +244,123 @@ def test_a_bundle_that_cannot_be_loaded_keeps_the_server_unready(store: Path) ->
 
     asyncio.run(scenario())
     assert "unknown language 'xx'" in str(app.state.service.failure)
+
+
+def test_a_deadline_that_passes_while_text_is_read_is_a_504_at_once(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = threading.Event()
+    app = create_app(Settings.read(), served=[served_by(store, FakeEngine(zeros))])
+    monkeypatch.setattr("app.service._encode", lambda *_: opened.wait(PATIENCE_S))
+
+    async def scenario() -> None:
+        async with connect(app) as client:
+            late = await client.post(PATH, json={"inputs": "a" * 5000}, headers={"x-request-timeout-ms": "50"})
+            problem(late, 504, "deadline-exceeded")
+            assert not opened.is_set()
+            opened.set()
+        await app.state.service.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_long_answer_is_looked_for_beside_the_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve()
+    moved: list[int] = []
+    real = asyncio.to_thread
+
+    def to_thread(call: Any) -> Any:
+        moved.append(1)
+        return real(call)
+
+    monkeypatch.setattr("app.service.asyncio.to_thread", to_thread)
+    inputs = {"question": "Ina yara?", "context": "yara suna Kano " * 100}
+    for longest in (30, 512):
+        client.post("/v1/ha/qa", json={"inputs": inputs, "parameters": {"max_answer_len": longest}})
+    assert len(moved) == 2  # to read and to decode it, of the second alone
+
+
+def test_what_hung_is_given_up_when_the_drain_is_over(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    real = asyncio.wait
+
+    async def wait(tasks: Any, *, timeout: float | None = None) -> Any:
+        if timeout is not None:
+            waited.append(timeout)
+        return await real(tasks, timeout=0.01 if timeout else timeout)
+
+    async def scenario(*, left_s: float) -> None:
+        gate = Gate(zeros)
+        app = create_app(Settings.read(drain_timeout_s=40), served=[served_by(store, FakeEngine(gate))])
+        service: Service = app.state.service
+        async with connect(app) as client:
+            hung = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
+            await entered(gate)
+            service.drain_by = time.monotonic() + left_s
+            monkeypatch.setattr("app.service.asyncio.wait", wait)
+            await service.close()
+            monkeypatch.undo()
+            assert service.failure is not None
+            gate.opened.set()
+            await hung
+
+    for left_s in (math.inf, 10.0, 0.0):
+        asyncio.run(scenario(left_s=left_s))
+    assert waited == [40, pytest.approx(10, abs=1), 1]
+
+
+def test_a_stuck_model_and_a_draining_server_are_ready_nowhere(store: Path) -> None:
+    gate = Gate(zeros)
+    app = create_app(Settings.read(), served=[served_by(store, FakeEngine(gate), stuck_after_s=0.001)])
+    paths = ("/readyz", "/v1/ha/ready", "/v2/health/ready", "/v2/models/ha-ner/ready")
+
+    async def scenario() -> list[list[int]]:
+        async with connect(app) as client:
+
+            async def codes() -> list[int]:
+                return [(await client.get(path)).status_code for path in paths]
+
+            found = [await codes()]
+            tasks = [asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))]
+            await entered(gate)
+            tasks.append(asyncio.create_task(client.post(PATH, json={"inputs": "Kano"})))
+            while app.state.service.served[0].batcher.n_waiting == 0:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+            found.append(await codes())
+            gate.opened.set()
+            await asyncio.gather(*tasks)
+            found.append(await codes())
+            app.state.service.draining = True
+            found.append(await codes())
+        await app.state.service.close()
+        return found
+
+    assert asyncio.run(scenario()) == [[200] * 4, [503] * 4, [200] * 4, [503] * 4]
+
+
+def test_windows_count_where_they_ran_and_waits_also_where_they_were_in_vain(store: Path) -> None:
+    gate = Gate(zeros)
+    app = create_app(Settings.read(), served=[served_by(store, FakeEngine(gate), max_queue_tokens=8)])
+
+    async def scenario() -> str:
+        async with connect(app) as client:
+            first = asyncio.create_task(client.post(PATH, json={"inputs": "Kano"}))
+            await entered(gate)
+            late = {"x-request-timeout-ms": "50"}
+            assert (await client.post(PATH, json={"inputs": "Kano"}, headers=late)).status_code == 504
+            second = asyncio.create_task(client.post(PATH, json={"inputs": "Bola ya isa Kano"}))
+            while app.state.service.served[0].batcher.n_waiting == 0:
+                await asyncio.sleep(0.001)
+            assert (await client.post(PATH, json={"inputs": "Bola ya isa Kano"})).status_code == 503
+            gate.opened.set()
+            await asyncio.gather(first, second)
+            text = (await client.get("/metrics")).text
+        await app.state.service.close()
+        return text
+
+    found = parsed(asyncio.run(scenario()))
+    model = (("lang", "ha"), ("task", "ner"))
+    assert found["bistil_windows_total", model] == 2
+    waited = (("lang", "ha"), ("stage", "queue"), ("task", "ner"))
+    assert found["bistil_stage_duration_seconds_count", waited] == 3

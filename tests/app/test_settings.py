@@ -49,6 +49,7 @@ def test_lists_repeat_and_split_on_commas(monkeypatch: pytest.MonkeyPatch) -> No
         (["--port", "http"], "--port"),
         (["--token-budget", "0"], "--token-budget"),
         (["--device", "tpu"], "--device"),
+        (["--drain-timeout-s", "inf"], "--drain-timeout-s"),
         (["--port", "-1", "--threads", "x"], "--threads.*--port|--port.*--threads"),
     ],
 )

@@ -7,7 +7,9 @@ import math
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import onnx
 import pytest
 from starlette.testclient import TestClient
 
+from app import shadow as shadows
 from app.bench.live import SPEEDUP
 from app.bundle import Bundle, Variant, write
 from app.errors import ConfigError
@@ -23,11 +26,13 @@ from app.metrics import Metrics
 from app.rows import Tensors
 from app.settings import Settings
 from app.shadow import Shadow
+from app.store import Served
 from tests.app import tiny
 from tests.app.conftest import open_all
 from tests.app.gate import Gate, entered
 from tests.app.test_metrics import samples, value
 from tests.app.test_service import connect
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PATH = "/v1/ha/ner"
@@ -139,7 +144,7 @@ def test_the_share_is_drawn(store: Path, teachers: Path) -> None:
     chosen = settings(store, teachers, shadow_share=0.25)
     served = next(model for model in open_all(store, chosen) if (model.language, model.task) == ("ha", "ner"))
     shadow = Shadow(chosen, Metrics(), seed=0)
-    shadow.open(served)
+    shadow.open([served])
 
     class Request:
         def adjust(self, codec: Any) -> Any:
@@ -347,3 +352,29 @@ def test_the_expression_gives_the_mean_and_its_interval(tmp_path: Path) -> None:
         ["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_nothing_is_timed_while_a_teacher_loads(store: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(store, teachers)
+    app = create_app(Settings.read(store=str(store), threads=1), served=open_all(store, chosen))
+    served, loading, opened = app.state.service.served, threading.Event(), threading.Event()
+    real = shadows._open
+
+    def slow(folder: Path, model: Served, given: Settings) -> Any:
+        if model.task == "qa":
+            loading.set()
+            assert opened.wait(PATIENCE_S)
+        return real(folder, model, given)
+
+    monkeypatch.setattr(shadows, "_open", slow)
+    shadow = app.state.service.shadow = Shadow(chosen, app.state.service.metrics)
+    with TestClient(app) as client, ThreadPoolExecutor() as pool:
+        done = pool.submit(shadow.open, served)
+        assert loading.wait(PATIENCE_S)
+        client.post(PATH, json={"inputs": "Kano"})
+        assert "bistil_shadow_pairs_total{" not in client.get("/metrics").text
+        opened.set()
+        done.result(PATIENCE_S)
+        client.post(PATH, json={"inputs": "Kano"})
+        settled(client)
+        assert value(client, "bistil_shadow_pairs_total", mode="single", **MODEL) == 1

@@ -147,7 +147,10 @@ def test_a_stream_s_seconds_count_by_its_share_of_the_threads() -> None:
         return timing
 
     timing = asyncio.run(scenario())
-    assert len(stats) == 2 and sum(batch.engine_s for batch in stats) == pytest.approx(timing.forward_s / 2)
+    assert len(stats) == 2  # the two met in the engine: in that time both ran, each on half of the threads
+    assert (
+        max(batch.engine_s for batch in stats) < timing.stages["forward"] <= 2 * sum(batch.engine_s for batch in stats)
+    )
 
 
 def test_an_error_in_one_stream_is_that_batch_s_alone() -> None:
