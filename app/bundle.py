@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from tokenizers import Tokenizer
 
@@ -76,7 +76,8 @@ class Manifest:
     def from_json(cls, text: str, *, source: str = MANIFEST) -> Self:
         """The inverse of ``to_json``.
 
-        :raises BundleError: not JSON, an unknown or missing key, or another format; ``source`` is named.
+        :raises BundleError: not JSON, an unknown or missing key, a value of another type, or another format; ``source``
+            is named.
         """
         try:
             values = json.loads(text)
@@ -134,7 +135,7 @@ class Bundle:
         return bundle
 
     def tokenizer(self) -> Tokenizer:
-        """A fresh tokenizer that neither cuts nor pads, and reads special tokens inside a text as plain text.
+        """A fresh tokenizer that neither cuts nor pads, and does not look for special tokens inside a text.
 
         :raises BundleError: ``tokenizer.json`` is missing or unreadable.
         """
@@ -215,6 +216,33 @@ def _check_keys(kind: type[Any], values: object, *, source: str) -> None:
     missing = [name for name in required if name not in values]
     if missing:
         raise BundleError(f"{source} lacks the key {missing[0]!r}")
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name != "variants" and not _is(value, hints[name]):
+            raise BundleError(f"{source}: {name} must be {_said(hints[name])}")
+
+
+def _is(value: object, hint: Any) -> bool:
+    """Whether a value read from JSON is of a field's type; a tuple comes as a list."""
+    if hint is Any:
+        return True
+    origin, inner = get_origin(hint) or hint, get_args(hint)
+    if origin is tuple or origin is list:
+        return isinstance(value, list) and all(_is(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(item, inner[1]) for item in value.values())
+    return isinstance(value, float | int if origin is float else origin) and not isinstance(value, bool)
+
+
+def _said(hint: Any) -> str:
+    return (
+        str(hint)
+        .removeprefix("<class '")
+        .removesuffix("'>")
+        .replace("tuple", "list")
+        .replace(", ...", "")
+        .replace("typing.", "")
+    )
 
 
 def _verify(bundle: Bundle) -> None:

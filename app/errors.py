@@ -60,6 +60,10 @@ class UnknownChoice(ConfigError):
         self.what, self.value, self.choices = what, value, tuple(choices)
         super().__init__(f"unknown {what} {value!r}; choose from: {', '.join(self.choices) or '(none)'}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process."""
+        return type(self), (self.what, self.value, self.choices)
+
 
 class DataError(BistilError):
     """A data file that is missing, empty, ill-formed or wrongly encoded."""
@@ -170,6 +174,10 @@ class Overloaded(BistilError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message, retry_after_seconds=retry_after_s)
         self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process."""
+        return type(self), (str(self), self.retry_after_s)
 
 
 class NotReady(BistilError):

@@ -94,7 +94,8 @@ class Remote:
         with _incoming(target.parent) as incoming:
             incoming.mkdir()
             for name, sha256 in manifest.files.items():
-                if not _SHA256.fullmatch(sha256) or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+                outside = PurePosixPath(name).is_absolute() or ".." in name.split("/")
+                if outside or name == MANIFEST or not _SHA256.fullmatch(sha256):
                     raise BundleError(f"{source}: the manifest lists {name!r} with sha256 {sha256!r}, which cannot be")
                 path = incoming / name
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,9 @@ class Engine:
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EngineError(f"TensorRT's engines cannot be kept in {cache}: {error}") from error
+            raise EngineError(
+                f"TensorRT's engines cannot be kept in {cache}: {error}; make that folder writable"
+            ) from error
         session = _open(path, cuda, threads)
         names = [value.name for value in session.get_inputs()]
         by_length = {}

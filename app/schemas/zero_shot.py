@@ -22,7 +22,8 @@ def _distinct(labels: list[str]) -> list[str]:
 
 
 class ZeroShotParameters(Closed):
-    """``{}``, once in ``hypothesis_template``, stands for a label; with ``multi_label`` each label is judged alone."""
+    """``{}``, once in ``hypothesis_template``, stands for a label; with ``multi_label`` each label is judged alone, as
+    one that has no other always is."""
 
     candidate_labels: Annotated[Texts, AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
     hypothesis_template: Annotated[str, Field(pattern=_ONE_PLACE), AfterValidator(paired)] = "This example is {}."
@@ -76,9 +77,9 @@ class ZeroShotRequest(TaskRequest):
         return answers if isinstance(self.inputs, list) else answers[0]
 
     def render(self, value: str, prediction: Sequence[ClassPrediction]) -> Json:
-        """The labels' shares of entailment, or with ``multi_label`` each label's entailment against contradiction."""
+        """The labels' shares of entailment; with ``multi_label``, or one label, entailment against contradiction."""
         entailment = np.asarray([said.logits["entailment"] for said in prediction])
-        if self.parameters.multi_label:
+        if self.parameters.multi_label or len(prediction) == 1:
             contradiction = np.asarray([said.logits["contradiction"] for said in prediction])
             scores = np.exp(log_softmax(np.stack([entailment, contradiction], axis=1)))[:, 0]
         else:

@@ -1,5 +1,6 @@
 """The task seam, and what every codec shares: the special tokens around a text, and windows over a long one."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,7 +8,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from app.bundle import Manifest
 from app.errors import BundleError, EngineError
@@ -95,11 +96,17 @@ class Pieces:
         return Pieces(ids=self.ids, words=np.full_like(self.words, -1), spans=np.full_like(self.spans, -1))
 
 
-def pieces(encoding: Encoding, *, text: str) -> Pieces:
-    """The pieces of an encoded ``text``, their spans free of white space; words mean nothing here and are -1."""
+def pieces(text: str, tokenizer: Tokenizer) -> Pieces:
+    """The pieces of ``text``, their spans free of white space; words mean nothing here and are -1.
+
+    What reads like a special token, though the vocabulary has it as a piece, is unknown: it means nothing in a text.
+    """
+    encoding = tokenizer.encode(text, add_special_tokens=False)
     spans = [trim(text, start, end) for start, end in encoding.offsets]
+    ids = np.asarray(encoding.ids, dtype=np.int64)
+    special, unknown = _meaningless(tokenizer)
     return Pieces(
-        ids=np.asarray(encoding.ids, dtype=np.int64),
+        ids=np.where(np.isin(ids, special), unknown, ids),
         words=np.full(len(spans), -1, dtype=np.int64),
         spans=np.asarray(
             [span if span[0] < span[1] else (-1, -1) for span in spans],
@@ -231,6 +238,17 @@ def _read(parts: Sequence[str], tokenizer: Tokenizer) -> dict[str, Sequence[int]
 def _kept(tokenizer: Tokenizer) -> dict[str, Sequence[int]]:
     """The words that a tokenizer has read lately."""
     return {}
+
+
+@lru_cache(maxsize=128)
+def _meaningless(tokenizer: Tokenizer) -> tuple[Ints, int]:
+    """The ids of special tokens and of the unknown piece; none where it has no such piece."""
+    model = json.loads(tokenizer.to_str())["model"]
+    unknown = model.get("unk_id", tokenizer.token_to_id(model.get("unk_token") or ""))
+    if unknown is None:
+        return np.empty(0, dtype=np.int64), -1
+    special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    return np.asarray(special, dtype=np.int64), unknown
 
 
 def _special(marked: Ints) -> Row:

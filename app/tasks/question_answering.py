@@ -76,9 +76,8 @@ class QuestionAnswering:
         :raises TooManyTokens: the question is longer than it may be.
         """
         around = frame(tokenizer, pair=True)
-        encoding = tokenizer.encode(item.question, add_special_tokens=False)
-        question = pieces(encoding, text=item.question).without_places()
-        context = pieces(tokenizer.encode(item.context, add_special_tokens=False), text=item.context)
+        question = pieces(item.question, tokenizer).without_places()
+        context = pieces(item.context, tokenizer)
         size = self.max_length - around.n_special
         limit = max(size - self.max_length // 4, 1)
         if self.max_question_length is not None:

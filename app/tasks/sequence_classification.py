@@ -74,12 +74,11 @@ class SequenceClassification:
         :raises TooManyTokens: ``text_pair`` leaves less than a quarter of a row for ``text``.
         """
         around = frame(tokenizer, pair=item.text_pair is not None)
-        first = pieces(tokenizer.encode(item.text, add_special_tokens=False), text=item.text)
+        first = pieces(item.text, tokenizer)
         second = None
         size = self.max_length - around.n_special
         if item.text_pair is not None:
-            encoding = tokenizer.encode(item.text_pair, add_special_tokens=False)
-            second = pieces(encoding, text=item.text_pair).without_places()
+            second = pieces(item.text_pair, tokenizer).without_places()
             limit = size - self.max_length // 4
             if len(second) > limit:
                 raise TooManyTokens(

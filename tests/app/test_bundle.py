@@ -131,3 +131,23 @@ def test_a_broken_tokenizer_is_named(written: Bundle) -> None:
     (written.folder / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match=r"tokenizer\.json cannot be read"):
         written.tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("files", None),
+        ("files", {"model.onnx": 5}),
+        ("labels", 5),
+        ("labels", "abc"),
+        ("max_length", "64"),
+        ("revision", True),
+        ("variants", [{"name": "x", "file": 5}]),
+        ("data", [5]),
+    ],
+)
+def test_open_names_a_value_of_another_type(written: Bundle, name: str, value: object) -> None:
+    values = json.loads((written.folder / "manifest.json").read_text()) | {name: value}
+    (written.folder / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=f"{'file' if name == 'variants' else name} must be"):
+        Bundle.open(written.folder)

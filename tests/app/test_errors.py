@@ -1,3 +1,4 @@
+import pickle
 import re
 
 from app import errors
@@ -23,3 +24,14 @@ def test_unknown_choice_lists_the_choices() -> None:
 def test_overloaded_carries_its_retry_after() -> None:
     error = errors.Overloaded("full", retry_after_s=3)
     assert (error.retry_after_s, error.extensions) == (3, {"retry_after_seconds": 3})
+
+
+def test_every_error_reaches_another_process_as_it_is() -> None:
+    made = {
+        errors.UnknownChoice: errors.UnknownChoice("task", "nre", ("ner", "pos")),
+        errors.Overloaded: errors.Overloaded("full", retry_after_s=3),
+    }
+    for kind in kinds():
+        error = made.get(kind) or kind("told", limit=3)
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))

@@ -113,8 +113,10 @@ def test_a_file_that_differs_from_its_hash_is_not_kept(remote: Remote, root: Pat
     assert not leftovers(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/../../escaped"])
-def test_a_manifest_cannot_write_outside_its_folder(name: str, remote: Remote, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/../../escaped", "manifest.json"])
+def test_a_manifest_cannot_write_outside_its_folder_or_over_itself(
+    name: str, remote: Remote, root: Path, tmp_path: Path
+) -> None:
     path = root / "ha" / "ner" / "1" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = manifest["files"]["card.md"]

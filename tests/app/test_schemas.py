@@ -90,6 +90,8 @@ def test_zero_shot_asks_about_each_label_and_ranks_them_by_entailment() -> None:
     first, second = request.answer(said)
     assert first == [{"label": "y", "score": pytest.approx(0.75)}, {"label": "x", "score": pytest.approx(0.25)}]
     assert second == [{"label": "x", "score": pytest.approx(0.8)}, {"label": "y", "score": pytest.approx(0.2)}]
+    request = ZeroShotRequest.model_validate({"inputs": "a", "parameters": parameters | {"candidate_labels": ["x"]}})
+    assert request.answer(said[2:3]) == [{"label": "x", "score": pytest.approx(0.4)}]
     request = ZeroShotRequest.model_validate({"inputs": "a", "parameters": parameters | {"multi_label": True}})
     assert request.answer(said[2:]) == [
         {"label": "x", "score": pytest.approx(0.4)},

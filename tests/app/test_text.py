@@ -1,3 +1,5 @@
+import random
+
 import pytest
 import regex
 
@@ -105,3 +107,27 @@ def test_every_word_is_in_exactly_one_sentence_of_bounded_length(text: str) -> N
     found = sentences(text * 40, spans, longest=7)
     assert [index for first, last in found for index in range(first, last)] == [*range(len(spans))]
     assert all(0 < last - first <= 7 for first, last in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("'a" + "'" * 100_000 + "a", 100_002),
+        ("'" * 100_000, 100_000),
+        ("\u200c" * 100_000, 0),
+        ("\u200d" * 100_000, 0),
+        ("\U0001f1f3\U0001f1ec" * 100_000, 100_000),
+        ("👩\u200d" * 100_000, 1),
+    ],
+    ids=["quoted", "apostrophes", "non-joiners", "joiners", "flags", "joined"],
+)
+def test_the_longest_text_of_anything_is_read_in_proportion(text: str, count: int) -> None:
+    assert len(words(text)) == count  # in the square of its length this would take minutes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clusters_are_those_of_the_regex_module(seed: int) -> None:
+    letters = "a\u0301\u200d\u0903\U0001f1e6\U0001f1f3👍🏽\U000e0067\u1112\u1161\u11ab"
+    text = "".join(random.Random(seed).choices(letters, k=400))
+    clusters = [match.span() for match in regex.finditer(r"\X", text)]
+    assert snap(text, [(start, start + 1) for start, _ in clusters]) == clusters

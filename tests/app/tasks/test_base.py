@@ -14,9 +14,7 @@ from tests.app import tiny
 @pytest.mark.parametrize("family", tiny.TOKENIZERS)
 def test_a_framed_row_is_what_the_tokenizer_itself_would_make(family: str, pair: bool) -> None:
     tokenizer = tiny.TOKENIZERS[family]()
-    first, second = (
-        pieces(tokenizer.encode(text, add_special_tokens=False), text=text) for text in ("Bola ya isa", "Ina Kano?")
-    )
+    first, second = (pieces(text, tokenizer) for text in ("Bola ya isa", "Ina Kano?"))
     row = frame(tokenizer, pair=pair).row(first, second if pair else None)
     expected = tokenizer.encode("Bola ya isa", "Ina Kano?") if pair else tokenizer.encode("Bola ya isa")
     assert row.ids.tolist() == expected.ids
@@ -83,3 +81,16 @@ def test_an_output_that_is_not_there_or_of_another_shape_is_an_engine_error() ->
         output({"other": np.zeros(3)}, "logits", shape=(3,))
     with pytest.raises(EngineError, match="shape"):
         output({"logits": np.zeros(3)}, "logits", shape=(4,))
+
+
+@pytest.mark.parametrize("family", tiny.TOKENIZERS)
+def test_what_reads_like_a_special_token_in_a_text_is_none(family: str) -> None:
+    tokenizer = tiny.TOKENIZERS[family]()
+    tokenizer.encode_special_tokens = True  # as a bundle's tokenizer
+    special = {token.content: index for index, token in tokenizer.get_added_tokens_decoder().items()}
+    unknown = special["[UNK]" if "[UNK]" in special else "<unk>"]
+    found = pieces(f"Bola {' '.join(special)} Kano", tokenizer)
+    assert not set(found.ids.tolist()) & (set(special.values()) - {unknown})
+    assert {"bert": 0, "xlmr": 4, "deberta": 4}[family] <= found.ids.tolist().count(unknown)
+    kept = pieces("Bola ya isa", tokenizer)
+    assert kept.ids.tolist() == tokenizer.encode("Bola ya isa", add_special_tokens=False).ids
