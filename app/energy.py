@@ -41,14 +41,15 @@ class Rapl:
 
     @classmethod
     def open(cls, root: Path = _POWERCAP) -> "Rapl":
-        """Of all packages; their domains (cores, DRAM) are parts of them.
+        """Of all packages; their domains (cores, DRAM) are parts of them, and they of the platform (``psys``).
 
         :raises EngineError: the machine shows no counter, or hides it from this user.
         """
-        packages = sorted(path for path in root.glob("intel-rapl:*") if path.name.count(":") == 1)
-        if not packages:
-            raise EngineError(f"{root} shows no RAPL package")
+        zones = sorted(path for path in root.glob("intel-rapl:*") if path.name.count(":") == 1)
         try:
+            packages = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
+            if not packages:
+                raise EngineError(f"{root} shows no RAPL package")
             return cls(packages)
         except OSError as error:
             raise EngineError(f"{error.filename} cannot be read: {error.strerror}") from error

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lang", required=True, help="language of the model, for example ha")
     add("--task", required=True, help=f"one of: {', '.join(SHAPES)}")
     add("--store", help="model store: a folder, s3://... or hf://... (default: as bistil-serve)")
-    add("--variant", help="variant of the model, for example fp32 (default: the manifest's first)")
+    add("--variant", help="variant of the model, for example fp32 (default: that of the journal, or the fastest here)")
     add("--device", help="cpu, cuda or cuda:<n> (default: cpu)")
     add("--threads", type=int, help="threads of each worker's engine (default: 1)")
     add(

@@ -18,7 +18,7 @@ from app.predictor import Predictor
 from app.rows import Tensors
 from app.store import Location, ModelStore
 
-_SHOWN_FAULTS = 20
+SHOWN_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +54,13 @@ class Annotator:
 
     @classmethod
     def open(cls, job: Job) -> Self:
-        """Fetch and load the job's bundle.
+        """Fetch the job's bundle and load its variant, which the job must name.
 
         :raises BistilError: the bundle, the engine or the file cannot be used.
         """
         location = Location(job.language, job.task, job.revision)
         folder = ModelStore(job.store, cache=Path(job.cache)).fetch(location)
-        predictor = Predictor[Any, Any].open(
-            folder, variant=job.variant or None, device=job.device, threads=job.threads
-        )
+        predictor = Predictor[Any, Any].open(folder, variant=job.variant, device=job.device, threads=job.threads)
         predictor.token_budget = job.token_budget
         gc.freeze()  # what is there now stays, and need not be walked through at every collection
         return cls(job, reader=job.reader(), writer=job.writer(), predictor=predictor)
@@ -90,7 +88,7 @@ class Annotator:
         return Result(
             chunk=chunk,
             data=data,
-            faults=tuple(sorted(faults, key=lambda fault: fault.number)[:_SHOWN_FAULTS]),
+            faults=tuple(sorted(faults, key=lambda fault: fault.number)[:SHOWN_FAULTS]),
             n_faults=len(faults),
             n_tokens=self._engine.n_tokens - n_tokens,
             engine_s=self._engine.seconds - engine_s,

@@ -17,15 +17,16 @@ from app.schemas.shapes import SHAPES, Shape
 
 _FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _PACKAGE = "app.annotate.formats"
-_HEAD_BYTES = 1024 * 1024
+_EDGE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One file to annotate with one bundle. ``parameters`` are those of the task's HTTP request, as JSON.
 
-    ``fields`` are the records' names for the fields of the task's input, in its order. Hashable and made of plain
-    values, so that a worker anywhere can be sent it.
+    ``fields`` are the records' names for the fields of the task's input, in its order; an empty ``variant`` leaves the
+    choice to the run, which names one before a worker is sent the job. Hashable and made of plain values, so that a
+    worker anywhere can be.
     """
 
     path: str
@@ -87,12 +88,15 @@ class Job:
     def header(self, bundle: Bundle) -> dict[str, Any]:
         """What a job that goes on must have in common with the one that began: the input and all that shapes answers.
 
-        The input is known by its size and the sha256 of its first MiB.
+        The input is known by its size, when it was last changed, and the sha256 of its first and its last MiB.
+
+        :raises BundleError: the bundle has no variant of the job's.
         """
-        manifest, variant = bundle.manifest, bundle.manifest.variant(self.variant or None)
+        manifest, variant = bundle.manifest, bundle.manifest.variant(self.variant)
         return {
             "input": _fingerprint(Path(self.path)),
-            "model": f"{self.language}/{self.task}/{self.revision}/{variant.name}@{manifest.files[variant.file][:12]}",
+            "variant": variant.name,
+            "model": f"{self.language}/{self.task}/{self.revision}@{manifest.files[variant.file][:12]}",
             "parameters": json.loads(self.request_parameters().model_dump_json()),
             "fields": list(self.fields),
             "column": self.column,
@@ -113,6 +117,9 @@ def format_of(path: str) -> str:
 
 
 def _fingerprint(path: Path) -> str:
+    status = path.stat()
     with path.open("rb") as file:
-        head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
-    return f"{path.stat().st_size} bytes, {head[:16]}"
+        edges = hashlib.sha256(file.read(_EDGE_BYTES))
+        file.seek(max(status.st_size - _EDGE_BYTES, 0))
+        edges.update(file.read(_EDGE_BYTES))
+    return f"{status.st_size} bytes, changed at {status.st_mtime_ns} ns, {edges.hexdigest()[:16]}"

@@ -1,24 +1,24 @@
 """The loop: plan the rest of the file, let a runner annotate it, commit what comes back in order."""
 
 import functools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from app import plugins
-from app.annotate.annotator import Result, peak_bytes
+from app.annotate.annotator import SHOWN_FAULTS, Result, peak_bytes
 from app.annotate.formats.base import Chunk
 from app.annotate.job import Job
-from app.annotate.output import Mark, Output, clear_finished
+from app.annotate.output import Mark, Output, begun_with, clear_finished
 from app.annotate.progress import Progress
 from app.bundle import Bundle
+from app.choice import choose
 from app.errors import DataError
 from app.store import Location, ModelStore
 
 Runner = Callable[[Job, Iterable[Chunk]], Generator[Result]]
-_SHOWN_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,7 @@ def annotate(
         ModelStore(job.store, cache=Path(job.cache)).fetch(Location(job.language, job.task, job.revision))
     )
     reader, writer = job.reader(), job.writer()
+    job = _on_one_variant(job, bundle, begun=begun_with(target), stream=stream)
     output = Output.open(target, header=job.header(bundle))
     try:
         begun_at = output.mark
@@ -94,11 +95,26 @@ def on_ray(*, workers: int, address: str) -> Runner:
     return functools.partial(plugins.load("app.annotate.runners", "ray").run, workers=workers, address=address)
 
 
+def _on_one_variant(job: Job, bundle: Bundle, *, begun: Mapping[str, Any], stream: TextIO) -> Job:
+    """The job with the variant that it names, that an earlier run began with, or that is the fastest here."""
+    names = [variant.name for variant in bundle.manifest.variants]
+    if job.variant:
+        return job
+    if begun.get("variant") in names:
+        return replace(job, variant=begun["variant"])
+    if len(names) == 1:
+        return replace(job, variant=names[0])
+    choice = choose(bundle, device=job.device, threads=job.threads)
+    choice.engine.close()
+    print(f"variant {choice.variant.name}: {choice.reason}", file=stream)
+    return replace(job, variant=choice.variant.name)
+
+
 def _report(result: Result, *, job: Job, skip: bool, n_before: int, stream: TextIO) -> None:
     if not skip:
         fault = result.faults[0]
         raise DataError(f"{job.path}, record {fault.number}: {fault.message} (--on-error skip leaves such records out)")
-    for fault in result.faults[: max(_SHOWN_FAULTS - n_before, 0)]:
+    for fault in result.faults[: max(SHOWN_FAULTS - n_before, 0)]:
         print(f"left out record {fault.number}: {fault.message}", file=stream)
-    if n_before < _SHOWN_FAULTS <= n_before + result.n_faults:
+    if n_before < SHOWN_FAULTS <= n_before + result.n_faults:
         print("further records left out are counted only", file=stream)

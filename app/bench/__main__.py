@@ -17,15 +17,13 @@ from app.bench.engine import BareEngine, log_ratios
 from app.bench.live import PAUSE_S, live
 from app.bench.load import Body, closed_loop
 from app.bench.texts import texts
-from app.bundle import Bundle
+from app.bundle import Bundle, revisions
 from app.errors import BistilError, ConfigError
 from app.settings import cpus
 
 LANGUAGE, TASK = "qaa", "ner"
-MODELS = {
-    "mbert": ("6x768x25000", "12x768x120000"),
-    "embedded": ("model_store/ha/ner/4", "model_store/mmt-mini"),
-}
+MODELS = ("mbert", "embedded")
+STORE = Path(__file__).parents[2] / "model_store"
 LIST_OF = 32
 LIST_CLIENTS = 4
 _N_TEXTS = 512
@@ -62,6 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def specs(name: str) -> tuple[str, str]:
+    """The student and the teacher of one of ``MODELS``; embedded is the newest revision there is.
+
+    :raises ConfigError: there is none.
+    """
+    if name == "mbert":
+        return "6x768x25000", "12x768x120000"
+    folder = STORE / "ha" / "ner"
+    if not (numbers := revisions(folder)):
+        raise ConfigError(f"{folder} holds no bundle: name a --student and a --teacher")
+    return str(folder / str(numbers[-1])), str(STORE / "mmt-mini")
+
+
 def _chosen(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
     if options.student or options.teacher:
         if not options.student or not options.teacher:
@@ -71,7 +82,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
     for name in names:
         if name not in MODELS:
             raise ConfigError(f"unknown models {name!r}; choose from: {', '.join(MODELS)}")
-    return {name: MODELS[name] for name in (names[:1] if options.quick else names)}
+    return {name: specs(name) for name in (names[:1] if options.quick else names)}
 
 
 def _measure(student: str, teacher: str, *, options: argparse.Namespace) -> dict[str, Any]:

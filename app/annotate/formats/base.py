@@ -63,11 +63,14 @@ class Writer(Protocol):
     def __init__(self, *, column: str, answer: Any) -> None: ...
 
     def render(self, batch: Batch, answers: Mapping[int, Any]) -> bytes:
-        """The records of ``batch`` that have an answer, under their places in it, with the answer in ``column``."""
+        """The records of ``batch`` that have an answer, under their places in it, with the answer in ``column``.
+
+        :raises DataError: the format cannot hold a value of theirs.
+        """
         ...
 
-    def finish(self, partial: Path, target: Path) -> None:
-        """Make ``target`` of the appended bytes; it appears complete or not at all.
+    def complete(self, partial: Path) -> Path:
+        """Make the output of the appended bytes, on the disk and beside them; it may be the same file.
 
         :raises DataError: the records do not fit into one table.
         """

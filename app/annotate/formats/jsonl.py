@@ -1,6 +1,5 @@
 """JSON lines: one object a line."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,9 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from app.annotate.formats.base import Batch, Chunk, Lines, Record
+from app.errors import DataError
+
+_MISFITS = (ValueError, OverflowError)
 
 
 class Reader:
@@ -33,13 +35,33 @@ class Writer:
         self._column = column
 
     def render(self, batch: Batch, answers: Mapping[int, Any]) -> bytes:
-        """A line a record."""
-        records: list[Any] = batch.records if batch.table is None else batch.table.to_pylist()
-        return b"".join(to_json({**records[place], self._column: said}) + b"\n" for place, said in answers.items())
+        """A line a record.
 
-    def finish(self, partial: Path, target: Path) -> None:
+        :raises DataError: a column of the table cannot be written as JSON.
+        """
+        try:
+            records: list[Any] = batch.records if batch.table is None else batch.table.to_pylist()
+            return b"".join(to_json({**records[place], self._column: said}) + b"\n" for place, said in answers.items())
+        except _MISFITS as error:
+            if batch.table is None:
+                raise
+            raise DataError(
+                f"the column {_misfit(batch.table)!r} cannot be written as JSON, write Parquet (.parquet) instead or "
+                f"leave it out: {error}"
+            ) from error
+
+    def complete(self, partial: Path) -> Path:
         """The bytes are the file."""
-        os.replace(partial, target)
+        return partial
+
+
+def _misfit(table: Any) -> str | None:
+    for name in table.column_names:
+        try:
+            to_json(table.column(name).to_pylist())
+        except _MISFITS:
+            return str(name)
+    return None
 
 
 def _parse(line: bytes) -> Record:

@@ -3,7 +3,7 @@
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from app.annotate.formats.base import CHUNK_BYTES, CHUNK_RECORDS, Batch, Chunk
 from app.errors import DataError
 
+_MISFITS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 _ROW_GROUP_BYTES = 64 * 1024 * 1024
 _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -70,29 +71,39 @@ class Writer:
         self._field = pa.field(column, arrow_type(answer))
 
     def render(self, batch: Batch, answers: Mapping[int, Any]) -> bytes:
-        """An Arrow stream; none where no record has an answer."""
+        """An Arrow stream; none where no record has an answer.
+
+        :raises DataError: values of one field have no type in common, or there is none for them.
+        """
         if not answers:
             return b""
         places = list(answers)
-        if batch.table is None:
-            table = pa.Table.from_pylist([batch.records[place] for place in places])
-        else:
-            table = batch.table.take(places)
+        table = _table([batch.records[place] for place in places]) if batch.table is None else batch.table.take(places)
         table = table.append_column(self._field, pa.array(answers.values(), type=self._field.type))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
         return bytes(sink.getvalue())
 
-    def finish(self, partial: Path, target: Path) -> None:
-        """One Parquet file of all streams; a field that is null or whole here and a number there becomes the wider."""
+    def complete(self, partial: Path) -> Path:
+        """One Parquet file of all streams; a field that is null or whole here and a number there becomes the wider.
+
+        :raises DataError: there is no wider type, or Parquet has none such.
+        """
+        complete = partial.with_suffix(".complete")
         try:
-            schema = pa.unify_schemas([pa.schema([self._field]), *_schemas(partial)], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            self._write(partial, complete)
+        except _MISFITS as error:
+            complete.unlink(missing_ok=True)
             raise DataError(f"the records do not fit into one table, write JSON lines instead: {error}") from error
+        with complete.open("rb") as file:
+            os.fsync(file.fileno())
+        return complete
+
+    def _write(self, partial: Path, complete: Path) -> None:
+        schema = pa.unify_schemas([pa.schema([self._field]), *_schemas(partial)], promote_options="permissive")
         names = [name for name in schema.names if name != self._field.name]
         schema = pa.schema([*(schema.field(name) for name in names), self._field])
-        complete = target.with_name(f"{target.name}.complete")
         with pq.ParquetWriter(complete, schema) as writer:
             tables: list[Any] = []
             for table in _tables(partial):
@@ -102,10 +113,6 @@ class Writer:
                     tables = []
             if tables:
                 writer.write_table(pa.concat_tables(tables))
-        with complete.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(complete, target)
-        partial.unlink()
 
 
 def arrow_type(kind: Any) -> Any:
@@ -118,6 +125,20 @@ def arrow_type(kind: Any) -> Any:
     if issubclass(kind, BaseModel):
         return pa.struct([(name, arrow_type(field.annotation)) for name, field in kind.model_fields.items()])
     return _SCALARS[kind]
+
+
+def _table(records: Sequence[Any]) -> Any:
+    names = dict.fromkeys(name for record in records for name in record)
+    return pa.table({name: _array(name, [record.get(name) for record in records]) for name in names})
+
+
+def _array(name: str, values: list[Any]) -> Any:
+    try:
+        return pa.array(values)
+    except _MISFITS as error:
+        raise DataError(
+            f"the field {name!r} does not fit into a column of Parquet, write JSON lines instead: {error}"
+        ) from error
 
 
 def _fit(table: Any, schema: Any) -> Any:

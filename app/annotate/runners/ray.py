@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import pickle
 from collections.abc import Generator, Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from app.annotate.annotator import Annotator, Result
 from app.annotate.formats.base import Chunk
 from app.annotate.job import Job
+from app.errors import BistilError
 
 _MAX_BLOCKS = 4096
 
@@ -24,6 +26,8 @@ def run(job: Job, chunks: Iterable[Chunk], *, workers: int, address: str) -> Gen
     """The chunks' results, in their order, from ``workers`` actors of one CPU each; 0 is as many as the cluster has.
 
     ``address`` is that of a cluster, ``auto`` for the one this machine is in, or ``local`` for one of its own.
+
+    :raises BistilError: what a worker raised.
     """
     planned = [dataclasses.asdict(chunk) for chunk in chunks]
     if not planned:
@@ -48,17 +52,27 @@ def run(job: Job, chunks: Iterable[Chunk], *, workers: int, address: str) -> Gen
             batch_size=1,
         )
         for row in rows.iter_rows():
-            yield pickle.loads(row["result"])
+            if isinstance(result := pickle.loads(row["result"]), BistilError):
+                raise result
+            yield result
     finally:
         ray.shutdown()
 
 
 class _Actor:
-    """One annotator; a batch is one chunk."""
+    """One annotator; a batch is one chunk. An error is a result, for Ray would raise another in its place."""
 
     def __init__(self, job: Job) -> None:
-        self._annotator = Annotator.open(job)
+        self._job = job
+
+    @cached_property
+    def _annotator(self) -> Annotator:
+        return Annotator.open(self._job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         chunk = Chunk(**{name: int(values[0]) for name, values in batch.items()})
-        return {"result": np.array([pickle.dumps(self._annotator.annotate(chunk))], dtype=object)}
+        try:
+            result: Result | BistilError = self._annotator.annotate(chunk)
+        except BistilError as error:
+            result = error
+        return {"result": np.array([pickle.dumps(result)], dtype=object)}

@@ -1,5 +1,6 @@
 """``python -m app.annotate`` against the server, against itself, and against kill -9."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,11 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from starlette.testclient import TestClient
 
+from app import bundle, choice
 from app.annotate.__main__ import main
 from app.annotate.formats import base
+from app.bundle import Variant
+from app.microbatches import Cost
 from tests.app import tiny
 
 ROOT = Path(__file__).parents[3]
@@ -126,6 +131,7 @@ def test_a_question_too_long_for_the_model_is_left_out_alone(tmp_path: Path, sto
         (("in.jsonl", "out.jsonl"), ["--parameters", '{"top": 1}'], "--parameters: top: Extra inputs"),
         (("in.jsonl", "out.jsonl"), ["--fields", "a,b"], "--fields: the task ner needs 1, for text"),
         (("in.jsonl", "out.jsonl"), ["--variant", "fp64"], "no variant 'fp64'"),
+        (("in.jsonl", "missing/out.jsonl"), [], "missing does not exist: make it or name another output\n"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(
@@ -140,6 +146,85 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert main([*(str(tmp_path / name) for name in names), *flags(store, "ner", *more)]) != 0
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_an_output_that_is_no_job_of_this_one_keeps_its_half_done_job(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(base, "CHUNK_RECORDS", 1)
+    source, target = write_lines(tmp_path / "in.jsonl", BAD), tmp_path / "out.jsonl"
+    assert main([str(source), str(target), *flags(store)]) == 2
+    target.write_text("another's")
+    assert main([str(source), str(target), *flags(store, "ner", "--on-error", "skip")]) == 2
+    assert "out.jsonl exists already" in capsys.readouterr().err
+    target.unlink()
+    assert main([str(source), str(target), *flags(store, "ner", "--on-error", "skip")]) == 0
+    assert "going on after record 1\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["end", "time"])
+def test_a_job_does_not_go_on_with_another_input(
+    change: str, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(base, "CHUNK_RECORDS", 1)
+    records = [{"text": "Kano"}, {"text": 5}, *({"text": "Kano", "filler": "x" * 10_000} for _ in range(200))]
+    source, target = write_lines(tmp_path / "in.jsonl", [*records, {"text": "Kano"}]), tmp_path / "out.jsonl"
+    assert main([str(source), str(target), *flags(store)]) == 2
+    status = source.stat()
+    if change == "end":
+        write_lines(source, [*records, {"text": "Bola"}])
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns + (change == "time")))
+    assert source.stat().st_size == status.st_size
+    capsys.readouterr()
+    assert main([str(source), str(target), *flags(store, "ner", "--on-error", "skip")]) == 2
+    assert "is of a job with another input" in capsys.readouterr().err
+    assert not target.exists()
+
+
+@pytest.fixture
+def two_variants(tmp_path: Path) -> Path:
+    """A store with one NER bundle, whose ``int8`` finds Kano to be a person, and whose ``fp32``, the first, a place."""
+    staged, tokenizer = tmp_path / "staged", tiny.xlmr()
+    staged.mkdir()
+    for name, label in (("fp32", "B-LOC"), ("int8", "B-PER")):
+        values = tiny.table(tokenizer, tiny.NER_LABELS, {"Kano": label})
+        onnx.save(tiny.token_model(values), str(staged / f"{name}.onnx"))
+    tokenizer.save(str(staged / "tokenizer.json"))
+    variants = tuple(Variant(name=name, file=f"{name}.onnx") for name in ("fp32", "int8"))
+    bundle.write(staged, tiny.manifest("ner", variants=variants), store=tmp_path / "two")
+    return tmp_path / "two"
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Let variants take so long, in the order of the manifest."""
+    again = itertools.cycle(seconds.values())
+    monkeypatch.setattr(choice, "measure", lambda run, **_: Cost(per_batch=next(again), per_token=0.0))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_one_variant_answers_the_whole_file_and_is_kept_when_another_is_faster(
+    workers: str, tmp_path: Path, two_variants: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "CHUNK_RECORDS", 1)
+    source = write_lines(tmp_path / "in.jsonl", [{"text": "Kano"}, {"text": 5}, {"text": "Kano"}, {"text": "Kano"}])
+    target, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
+    more = ["--workers", workers]
+    timed(monkeypatch, fp32=2.0, int8=1.0)
+    assert main([str(source), str(target), *flags(two_variants, "ner", *more)]) == 2
+    assert json.loads(journal.read_text().splitlines()[0])["variant"] == "int8"
+    timed(monkeypatch, fp32=1.0, int8=2.0)
+    assert main([str(source), str(target), *flags(two_variants, "ner", "--on-error", "skip", *more)]) == 0
+    assert [record["ner"][0]["entity_group"] for record in read_lines(target)] == ["PER"] * 3
+
+
+def test_a_job_does_not_go_on_with_another_variant_than_it_began_with(
+    tmp_path: Path, two_variants: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(base, "CHUNK_RECORDS", 1)
+    source, target = write_lines(tmp_path / "in.jsonl", BAD), tmp_path / "out.jsonl"
+    assert main([str(source), str(target), *flags(two_variants, "ner", "--variant", "int8")]) == 2
+    assert main([str(source), str(target), *flags(two_variants, "ner", "--variant", "fp32")]) == 2
+    assert "is of a job with another variant, 'int8' and not 'fp32'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

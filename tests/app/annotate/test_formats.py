@@ -119,36 +119,84 @@ def test_parquet_keeps_columns_and_their_types(tmp_path: Path) -> None:
         writer.render(reader.read(chunk), {place: [entity] * place for place in range(chunk.n) if place != 1})
         for chunk in chunks
     )
-    writer.finish(write(tmp_path / "partial", partial), tmp_path / "out.parquet")
-    found = pq.read_table(tmp_path / "out.parquet")
+    found = pq.read_table(writer.complete(write(tmp_path / "out.parquet.partial", partial)))
     kept = [0, 2, 3, 4, 6, 7, 8]
     assert found.drop_columns("ner").equals(table.take(kept))
     assert [len(said) for said in found.column("ner").to_pylist()] == [0, 2, 3, 0, 2, 3, 0]
     assert found.column("ner")[1].as_py()[0] == {**entity, "entity": None}
-    assert not (tmp_path / "partial").exists()
 
 
-def test_records_of_json_become_one_table_of_the_widest_types(tmp_path: Path) -> None:
+SAID = {"answer": "a", "score": 1.0, "start": 0, "end": 1}
+
+
+def as_parquet(folder: Path, *batches: list[Any]) -> Path:
+    """The Parquet file of chunks of records, each with the same answer in ``qa``."""
     pytest.importorskip("pyarrow", reason="pip install '.[bulk]'")
-    import pyarrow.parquet as pq
-
     from app.annotate.formats import parquet
 
     writer = parquet.Writer(column="qa", answer=AnswerSpan)
-    said = {"answer": "a", "score": 1.0, "start": 0, "end": 1}
-    batches: list[list[Any]] = [[{"id": None, "n": 1}], [{"id": "x", "n": 1.5, "extra": True}], []]
-    partial = b"".join(
-        writer.render(Batch(records), {place: said for place in range(len(records))}) for records in batches
-    )
-    writer.finish(write(tmp_path / "partial", partial), tmp_path / "out.parquet")
-    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
-        {"id": None, "n": 1.0, "extra": None, "qa": said},
-        {"id": "x", "n": 1.5, "extra": True, "qa": said},
+    streams = [writer.render(Batch(records), dict.fromkeys(range(len(records)), SAID)) for records in batches]
+    return writer.complete(write(folder / "out.parquet.partial", b"".join(streams)))
+
+
+def rows(path: Path) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    found: list[Any] = pq.read_table(path).to_pylist()
+    assert [row.pop("qa") for row in found] == [SAID] * len(found)
+    return found
+
+
+def test_a_field_that_only_later_records_have_is_kept(tmp_path: Path) -> None:
+    together = as_parquet(tmp_path, [{"text": "a"}, {"text": "b", "n": 1}, {"when": "now", "text": "c"}])
+    expected = [
+        {"text": "a", "n": None, "when": None},
+        {"text": "b", "n": 1, "when": None},
+        {"text": "c", "n": None, "when": "now"},
     ]
-    clash = writer.render(Batch([{"id": {"a": 1}}]), {0: said}) + writer.render(Batch([{"id": "x"}]), {0: said})
-    with pytest.raises(DataError, match="do not fit into one table"):
-        writer.finish(write(tmp_path / "partial", clash), tmp_path / "out2.parquet")
-    assert not (tmp_path / "out2.parquet").exists()
+    assert rows(together) == expected
+    apart = as_parquet(tmp_path, [{"text": "a"}], [{"text": "b", "n": 1}], [{"when": "now", "text": "c"}])
+    assert rows(apart) == expected
+
+
+def test_objects_of_different_members_become_one_of_all(tmp_path: Path) -> None:
+    found = as_parquet(tmp_path, [{"x": {"a": 1}}, {"x": {}}], [{"x": {}}], [{"x": {"b": [1.5]}}])
+    a = [{"a": 1, "b": None}, {"a": None, "b": None}]
+    assert [row["x"] for row in rows(found)] == [*a, a[1], {"a": None, "b": [1.5]}]
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([[{"id": 1}, {"id": "b"}]], "the field 'id' does not fit .* write JSON lines instead"),
+        ([[{"id": [1]}, {"id": {"a": 1}}]], "the field 'id' does not fit .* write JSON lines instead"),
+        ([[{"id": 1, "n": 2**63}]], "the field 'n' does not fit .* write JSON lines instead"),
+        ([[{"n": 2**60 + 1}], [{"n": 1.5}]], "do not fit into one table, write JSON lines instead"),
+        ([[{"x": {}}], [{"x": {}}]], "do not fit into one table, write JSON lines instead: .*'x'"),
+        ([[{"id": {"a": 1}}], [{"id": "x"}]], "do not fit into one table, write JSON lines instead"),
+    ],
+)
+def test_records_that_are_no_table_are_said_to_be_and_leave_nothing(
+    batches: list[list[Any]], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        as_parquet(tmp_path, *batches)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["out.parquet.partial"])
+
+
+def test_a_column_that_is_no_json_is_named(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pip install '.[bulk]'")
+    table = pa.table({"text": ["a"], "picture": [b"\xff\xd8"]})
+    writer = jsonl.Writer(column="ner", answer=list[Entity])
+    with pytest.raises(DataError, match="the column 'picture' cannot be written as JSON, write Parquet"):
+        writer.render(Batch(table.select(["text"]).to_pylist(), table), {0: []})
+    readable = table.drop_columns("picture")
+    assert json.loads(writer.render(Batch(readable.to_pylist(), readable), {0: []})) == {"text": "a", "ner": []}
+
+
+def test_records_of_json_become_one_table_of_the_widest_types(tmp_path: Path) -> None:
+    found = as_parquet(tmp_path, [{"id": None, "n": 1}], [{"id": "x", "n": 1.5, "extra": True}], [])
+    assert rows(found) == [{"id": None, "n": 1.0, "extra": None}, {"id": "x", "n": 1.5, "extra": True}]
 
 
 def test_json_lines_hold_the_record_and_the_answer() -> None:

@@ -29,3 +29,16 @@ def test_two_ray_workers_give_the_output_of_one_process(tmp_path: Path, store: P
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert two.read_bytes() == one.read_bytes()
+
+
+def test_what_is_wrong_in_a_ray_worker_is_said_as_on_this_machine(tmp_path: Path, store: Path) -> None:
+    for package in ("ray", "pyarrow"):
+        pytest.importorskip(package)
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "Kano", "id": 1}\n{"text": "Kano", "id": "b"}\n')
+    flags = ["--lang", "ha", "--task", "ner", "--store", str(store), "--workers", "1", "--ray", "local"]
+    command = [sys.executable, "-m", "app.annotate", str(source), str(tmp_path / "out.parquet"), *flags]
+    environment = os.environ | {"RAY_worker_niceness": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "\nannotate: the field 'id' does not fit into a column of Parquet" in f"\n{done.stderr}"

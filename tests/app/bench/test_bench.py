@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.bench.__main__ import main
+from app.bench import __main__ as bench
+from app.bench.__main__ import MODELS, main, specs
+from app.errors import ConfigError
 
 
 @pytest.mark.slow
@@ -33,6 +35,29 @@ def test_one_run_measures_every_contender_and_prints_ratios(tmp_path: Path, caps
     assert "| student against teacher, same engine and precision, no server (95 % interval) |" in printed
     for name in ("the same, with the pauses of the live proof", "the live proof / no server"):
         assert (f"| {name} (95 % interval) |" in printed) == bool(proof)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_models_named_by_default_can_be_made_wherever_it_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package)
+    from distill.random_models import _configured
+
+    monkeypatch.chdir(tmp_path)
+    for spec in specs(name):
+        config, tokenizer = _configured(spec)
+        assert config.vocab_size == tokenizer.get_vocab_size()
+
+
+def test_the_embedded_student_is_the_newest_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "STORE", tmp_path)
+    with pytest.raises(ConfigError, match="ner holds no bundle: name a --student and a --teacher"):
+        specs("embedded")
+    for revision in ("9", "10", "latest"):
+        (tmp_path / "ha" / "ner" / revision).mkdir(parents=True)
+    assert specs("embedded")[0] == str(tmp_path / "ha" / "ner" / "10")
 
 
 @pytest.mark.parametrize(
