@@ -14,6 +14,8 @@ from app.rows import Ints, Row, Tensors
 from app.tasks.base import Floats, frame, log_softmax, output, pieces, windows
 from app.text import Span, snap, words
 
+_ENDS = 1 << 32
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionItem:
@@ -93,20 +95,17 @@ class QuestionAnswering:
     def decode(self, item: QuestionItem, rows: Sequence[Row], outputs: Sequence[Tensors]) -> AnswerPrediction:
         """The best distinct answers; a span seen in several windows counts once, with its best score."""
         found = [_candidates(row, values, item=item) for row, values in zip(rows, outputs, strict=True)]
-        spans = np.concatenate([spans for spans, _ in found]) if found else np.empty((0, 2), np.int64)
-        if not len(spans):
+        if not sum(len(logits) for _, logits in found):
             return AnswerPrediction(())
-        logits = np.concatenate([logits for _, logits in found])
-        _, first, inverse = np.unique(spans[:, 0] << 32 | spans[:, 1], return_index=True, return_inverse=True)
-        spans = spans[first]
+        spans, inverse = np.unique(np.concatenate([spans for spans, _ in found]), return_inverse=True)
         best = np.full(len(spans), -np.inf)
-        np.maximum.at(best, inverse, logits)
+        np.maximum.at(best, inverse, np.concatenate([logits for _, logits in found]))
         if item.may_be_impossible:
-            spans = np.concatenate([spans, [[0, 0]]])
+            spans = np.append(spans, 0)
             best = np.append(best, min(_impossible(row, values) for row, values in zip(rows, outputs, strict=True)))
         scores = np.exp(log_softmax(best))
         order = np.argsort(-scores, kind="stable")[: 4 * item.top_k]
-        chosen = [(int(start), int(end)) for start, end in spans[order]]
+        chosen = [divmod(int(span), _ENDS) for span in spans[order]]
         answers: dict[Span, float] = {}
         for span, index in zip(_snapped(item, chosen), order, strict=True):
             answers.setdefault(span, float(scores[index]))
@@ -135,16 +134,17 @@ def _snapped(item: QuestionItem, spans: Sequence[Span]) -> list[Span]:
 def _candidates(row: Row, values: Tensors, *, item: QuestionItem) -> tuple[Ints, Floats]:
     """Every span that may be an answer, with its log-probability in this window.
 
-    Shape: (spans, 2) code points and (spans,).
+    Shape: (spans,) both; a span from ``start`` to ``end`` is one number, ``start * _ENDS + end``, of which there may be
+    millions.
     """
     starts, ends = _log_probabilities(row, values)
     places = np.flatnonzero(row.spans[:, 0] >= 0)
-    n_ends = max(item.max_answer_len, 1)
+    n_ends = max(min(item.max_answer_len, len(places)), 1)
     first = np.repeat(places, n_ends)
     last = first + np.tile(np.arange(n_ends), len(places))
     inside = np.isin(last, places)
     first, last = first[inside], last[inside]
-    return np.stack([row.spans[first, 0], row.spans[last, 1]], axis=1), starts[first] + ends[last]
+    return row.spans[first, 0] * _ENDS + row.spans[last, 1], starts[first] + ends[last]
 
 
 def _impossible(row: Row, values: Tensors) -> float:
