@@ -19,15 +19,21 @@ from distill.delta import SparseDelta
 FILE = "pytorch_diff.bin"
 
 
+def file(path: Path) -> Path:
+    """The file itself, or the one in a folder. Raises DataError where there is none."""
+    found = path / FILE if path.is_dir() else path
+    if not found.is_file():
+        raise DataError(f"no sparse fine-tuning at {found}")
+    return found
+
+
 def read(path: Path) -> SparseDelta:
     """The fine-tuning in a file, or in a folder that holds one.
 
     Nothing that the file names is run: torch's restricted unpickler builds tensors and containers, and integers here.
     Raises DataError for a file that asks for more, or is of another layout.
     """
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise DataError(f"no sparse fine-tuning at {path}")
+    path = file(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             stored = torch.load(path, map_location="cpu", weights_only=True)

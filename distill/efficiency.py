@@ -1,6 +1,7 @@
 """What a student costs beside its teacher: parameters, bytes, encoder FLOPs, and time under one engine."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from app.engines.onnx import Engine
+from app.errors import InputTooLong
 from app.rows import Tensors, pad
 from distill import datasets, stage
 from distill.benchmark import compare
@@ -79,8 +81,14 @@ def rows_alone(
     stride: int,
     pad_id: int,
 ) -> list[Tensors]:
-    """The first row of each example as a micro-batch of its own, as a single request makes it."""
+    """The first row of each example as a micro-batch of its own, as a single request makes it.
+
+    What is too long for the model is left out, as a request with it would be refused.
+    """
     codec = task.codec_for(max_length=max_length, stride=stride, pad_id=pad_id)
     tokenizer = open_tokenizer(tokenizer_folder)
-    rows = [row for example in examples for row in codec.encode(example.item, tokenizer)[:1]]
+    rows = []
+    for example in examples:
+        with suppress(InputTooLong):
+            rows += codec.encode(example.item, tokenizer)[:1]
     return [{**pad([row], pad_id=pad_id)} for row in rows]

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from distill import packed, stage
+from distill import composable_sft, packed, stage
 from distill.corpus import files
-from distill.layout import sources
+from distill.layout import sources, translated
 from distill.recipe import Build
-from distill.teacher import resolve
+from distill.teacher import TOKENIZER_FILES, resolve
 
 Inputs = dict[str, Any]
 
@@ -29,7 +29,10 @@ def trim(build: Build) -> Inputs:
 
 
 def adapt(build: Build, language: str, *, trim: str) -> Inputs:
-    return {"trim": trim, "language": language, "adapt": asdict(build.adapt) if build.adapt else None}
+    inputs = {"trim": trim, "language": language, "adapt": asdict(build.adapt) if build.adapt else None}
+    if build.adapt and language in build.adapt.files:
+        inputs["published"] = _content(composable_sft.file(build.adapt.files[language]))
+    return inputs
 
 
 def student(build: Build, *, trim: str) -> Inputs:
@@ -125,25 +128,32 @@ def identity(folder: Path) -> str:
     Packed weights count as what they were packed from.
     """
     parts = []
+    tokenizer = next((name for name in TOKENIZER_FILES if (folder / name).is_file()), None)
     for path in sorted(folder.iterdir()):
         if path.name == packed.WEIGHTS:
             parts.append(("model.safetensors", packed.digest(folder)))
-        elif path.suffix == ".safetensors" or path.name in ("config.json", "tokenizer.json"):
+        elif path.suffix == ".safetensors" or path.name in ("config.json", tokenizer):
             with path.open("rb") as stream:
                 parts.append((path.name, hashlib.file_digest(stream, "sha256").hexdigest()))
     return stage.fingerprint(sorted(parts))
 
 
 def training_files(build: Build, task: str) -> list[list[str]]:
-    """`label_files` of all that is learnt from, and that chooses weights."""
+    """`label_files` of all that is learnt from, that chooses weights, and that tells what must not be learnt from."""
     read = [(language, split) for language in build.labels for split in ("train", "dev")]
-    return [label_files(build.data, task, language, split) for language, split in read]
+    found = [label_files(build.data, task, language, split) for language, split in read]
+    originals = [path for language in build.labels for path in translated(task, build.data, language, build.tgt)]
+    return [*found, [_content(path) for path in originals]] if originals else found
 
 
 def label_files(data: Path, task: str, language: str, split: str) -> list[str]:
     """The sha256 of every file that the labels of a split are read from, in the order of reading."""
     found = [source.path for source in sources(task, data, language, split)]
-    return [_sha256(path, path.stat().st_mtime_ns) for path in found]
+    return [_content(path) for path in found]
+
+
+def _content(path: Path) -> str:
+    return _sha256(path, path.stat().st_mtime_ns)
 
 
 @cache

@@ -31,7 +31,7 @@ XLMR_ROLES = {
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spm.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spm.model")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -80,8 +80,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     and its own normaliser); the server reads tokenizer.json, so that file decides. Raises DataError.
     """
     folder = resolve(source)
-    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
-        raise DataError(f"{folder} has no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}")
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise DataError(f"{folder} has no tokenizer: expected one of {', '.join(TOKENIZER_FILES)}")
     try:
         auto: Any = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:

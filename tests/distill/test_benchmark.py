@@ -1,10 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from app.engines.base import Engine
 from app.errors import DataError
 from app.rows import Tensors
+from app.tasks.sequence_classification import PairItem
 from distill.benchmark import compare
+from distill.efficiency import rows_alone
+from distill.tasks.base import Example, training_task
+from tests.distill.tiny import tiny_teacher
 
 
 class Clock:
@@ -20,8 +26,8 @@ class Clock:
 class Timed:
     streams = 1
 
-    def __init__(self, clock: Clock, seconds: float, calls: list[str], name: str) -> None:
-        self.clock, self.seconds, self.calls, self.name = clock, seconds, calls, name
+    def __init__(self, clock: Clock, seconds: float, calls: list[str], name: str, *, power: int = 1) -> None:
+        self.clock, self.seconds, self.calls, self.name, self.power = clock, seconds, calls, name, power
 
     @classmethod
     def open(cls, *_: object, **__: object) -> "Timed":
@@ -29,7 +35,7 @@ class Timed:
 
     def run(self, inputs: Tensors) -> Tensors:
         self.calls.append(self.name)
-        self.clock.now += self.seconds * inputs["input_ids"].size
+        self.clock.now += self.seconds * inputs["input_ids"].size ** self.power
         return {}
 
     def close(self) -> None:
@@ -59,3 +65,24 @@ def test_who_goes_first_alternates() -> None:
 def test_nothing_to_time_is_an_error() -> None:
     with pytest.raises(DataError, match="at least one batch"):
         compare(*engines(Clock(), []), [], rounds=1)
+
+
+def test_the_interval_is_that_of_other_texts_and_rounds_do_not_narrow_it() -> None:
+    batches: list[Tensors] = [{"input_ids": np.zeros((1, n), np.int64)} for n in range(1, 21)]
+    widths = []
+    for rounds in (1, 20):
+        clock = Clock()
+        teacher, _ = engines(clock, [])
+        found = compare(teacher, Timed(clock, 0.006, [], "student", power=0), batches, rounds=rounds, clock=clock)
+        widths.append(np.log(found["high"] / found["low"]))
+        assert found["speedup"] == pytest.approx(np.exp(np.log(np.arange(1, 21)).mean()))
+    assert widths[0] == pytest.approx(widths[1])
+    assert widths[0] == pytest.approx(2 * 1.96 * np.log(np.arange(1, 21)).std() / np.sqrt(20), rel=0.1)
+
+
+def test_what_is_too_long_for_the_model_is_not_timed(tmp_path: Path) -> None:
+    tiny_teacher("xlm-roberta", tmp_path)
+    pairs = [PairItem("Bola ya isa Kano", "Bola " * n) for n in (1, 200, 2)]
+    examples = [Example(item=pair, gold="neutral") for pair in pairs]
+    batches = rows_alone(training_task("nli"), examples, tmp_path, max_length=32, stride=8, pad_id=1)
+    assert len(batches) == 2

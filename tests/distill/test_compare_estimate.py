@@ -8,12 +8,13 @@ import pytest
 from transformers import PreTrainedConfig
 
 from distill import config as configuration
+from distill import recipe
 from distill.__main__ import main
 from distill.compare import Cell, grid
 from distill.compare_estimate import remaining
 from distill.estimate import estimate
 from distill.finding import Finding
-from distill.inputs import fingerprints
+from distill.inputs import fingerprints, identity
 from distill.measurements import Measurements
 from distill.speed import Speed
 from tests.distill.test_compare import SMALL
@@ -92,6 +93,39 @@ def test_labels_changed_in_place_are_other_inputs(place: Path, tmp_path: Path, c
     implied = {"evaluate-teacher", "export"} if anew else set()
     assert found == anew | implied
     assert (after.fingerprint != mark) == bool(anew)
+
+
+def test_originals_of_the_test_questions_and_a_published_fine_tuning_count_by_content(
+    place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    published = tmp_path / "sft.bin"
+    qa = tmp_path / "data" / "qa"
+    (qa / "xquad_ha.json").write_text("{}")
+
+    def marks(content: str) -> dict[str, str]:
+        published.write_text(content)
+        (qa / "xquad_en.json").write_text(content)
+        given = {"tgt": "ha", "tasks": "qa", "teacher": str(place / "teacher"), "data": str(tmp_path / "data")}
+        adapted = {"adapted": True, "adapt": {"files": {"ha": str(published)}}}
+        return fingerprints(recipe.read("quick", [given, adapted]))
+
+    before, after = marks("one"), marks("another")
+    changed = {name for name, mark in before.items() if mark != after[name]}
+    assert {"adapt-ha", "distill", "qa/teach", "qa/evaluate-baseline"} <= changed
+    assert not changed & {"trim", "adapt-en", "student"}
+
+
+def test_a_model_without_tokenizer_json_counts_by_the_vocabulary_it_has(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "vocab.txt").write_text("a")
+    before = identity(tmp_path)
+    (tmp_path / "vocab.txt").write_text("b")
+    assert identity(tmp_path) != before
+    (tmp_path / "tokenizer.json").write_text("{}")
+    before = identity(tmp_path)
+    (tmp_path / "vocab.txt").write_text("c")
+    assert identity(tmp_path) == before
 
 
 def test_a_found_cell_costs_nothing_and_what_it_shared_falls_to_the_next(place: Path, tmp_path: Path) -> None:
