@@ -28,10 +28,12 @@ class Resampled:
     def __sub__(self, other: "Resampled") -> "Resampled":
         return Resampled(value=self.value - other.value, draws=self.draws - other.draws)
 
-    def share_of(self, other: "Resampled") -> "Resampled":
-        """In percent of `other`."""
-        draws = 100 * self.draws / np.maximum(other.draws, 1e-12)
-        return Resampled(value=100 * self.value / max(other.value, 1e-12), draws=draws)
+    def share_of(self, other: "Resampled") -> "Resampled | None":
+        """In percent of `other`, over the resamples in which that is above 0; None where it is 0 itself."""
+        some = other.draws > 0
+        if other.value <= 0 or not some.any():
+            return None
+        return Resampled(value=100 * self.value / other.value, draws=100 * self.draws[some] / other.draws[some])
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from distill.delta import SparseDelta
 from distill.evaluate import judge, open_tokenizer, predictions, predictor_for
 from distill.inputs import EVALUATED, carried
 from distill.observation import attention_to_show
+from distill.publish import forms
 from distill.recipe import Build
 from distill.student import create, layer_map, load_student
 from distill.tasks.base import Example, task_named, training_task
@@ -34,6 +35,10 @@ def check(build: Build) -> None:
     """Every mistake that can be seen before the work starts, raised at once as a ConfigError or DataError."""
     for task in build.tasks:
         task_named(task)
+    try:
+        forms(build.export.engines, build.export.precisions)
+    except ConfigError as error:
+        raise ConfigError(f"export.engines, export.precisions: {error}") from error
     problems: list[str] = []
     for language in build.languages:
         try:
@@ -41,9 +46,10 @@ def check(build: Build) -> None:
         except DataError as error:
             problems.append(str(error))
     for task in build.tasks:
-        for language, split in [*((source, "train") for source in build.labels), (build.tgt, "test")]:
+        learnt = [(language, split) for language in build.labels for split in ("train", "dev")]
+        for language, split in [*learnt, (build.tgt, "test")]:
             try:
-                datasets.read(task, build.data, language, split, target=build.tgt if split == "train" else "")
+                datasets.read(task, build.data, language, split, target="" if split == "test" else build.tgt)
             except DataError as error:
                 problems.append(str(error))
     free = shutil.disk_usage(_existing(build.out)).free
@@ -54,6 +60,25 @@ def check(build: Build) -> None:
         raise DataError(f"the build cannot start:\n{told}")
     teacher, _ = load_teacher(build.teacher)
     layer_map(teacher.config.num_hidden_layers, build.student.layer_reduction_factor)
+    _check_lengths(build, teacher)
+
+
+def _check_lengths(build: Build, teacher: PreTrainedModel) -> None:
+    """Raises ConfigError where a row may be longer than the teacher has positions."""
+    config = teacher.config
+    if not getattr(config, "position_biased_input", True):  # DeBERTa-v3 knows distances alone
+        return
+    offset = config.pad_token_id + 1 if config.model_type == "xlm-roberta" else 0
+    positions = config.max_position_embeddings - offset
+    lengths = {"phase1.sequence_length": build.phase1.sequence_length}
+    if build.adapted and build.adapt is not None:
+        lengths["adapt.sequence_length"] = build.adapt.sequence_length
+    for task in build.tasks:
+        taught, moved = (task if task in table else "default" for table in (build.teach, build.transfer))
+        lengths[f"teach.{taught}.max_length"] = build.tuning(task).max_length
+        lengths[f"transfer.{moved}.tuning.max_length"] = build.phase2(task).tuning.max_length
+    if long := [f"{name} = {length}" for name, length in lengths.items() if length > positions]:
+        raise ConfigError(f"{', '.join(long)}: the teacher has {positions} positions, so it can be at most {positions}")
 
 
 def trim(build: Build) -> dict[str, Any]:
@@ -271,9 +296,10 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
         examples, files = _test_data(build, task)
         training, tuning = training_task(task), build.tuning(task)
         source = build.folder / task / where / "model"
-        model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
-        if who == "teacher" and build.adapted and carried(build):
-            adaptation.swap(model, *_sfts(build, *carried(build), build.tgt).values())
+        if who == "teacher":
+            model = opened_teacher(build, task, attn_implementation="sdpa")
+        else:
+            model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
         predictor = predictor_for(
             model,
             open_tokenizer(source),
@@ -288,6 +314,17 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
 
     decided = inputs.evaluate(build, task, who, made=made["fingerprint"])
     return stage.run(build.folder / task / f"evaluate-{who}", decided, work, pool=build.pool)
+
+
+def opened_teacher(build: Build, task: str, *, attn_implementation: str) -> PreTrainedModel:
+    """The task teacher as the target sees it: with the target's SFT in place of that of its labels' language."""
+    source = build.folder / task / "teach" / "model"
+    model: PreTrainedModel = open_model(
+        source, training_task(task), dropout=0.0, attn_implementation=attn_implementation, seed=0
+    ).eval()
+    if build.adapted and carried(build):
+        adaptation.swap(model, *_sfts(build, *carried(build), build.tgt).values())
+    return model
 
 
 def _evaluate_baseline(build: Build, task: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.predictor import Predictor
 from distill import config as configuration
 from distill import datasets, inputs, stage, vocabulary
 from distill.benchmark import compare
-from distill.build import evaluated, sample_texts
+from distill.build import evaluated, opened_teacher, sample_texts
 from distill.corpus import files, lines
 from distill.datasets.base import provenance
 from distill.efficiency import TIMED_ITEMS, rows_alone
@@ -39,7 +39,8 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
     """Publish `<task>/transfer/model` to the store; the report names the bundle, and its card `command`.
 
     Both are exported in fp32 for the benchmark alone, which runs them on one engine, with the same threads and batches:
-    rows as the student reads them, for a teacher of whose vocabulary the student's is a part.
+    rows as the student reads them, for a teacher of whose vocabulary the student's is a part. Where the teacher is
+    published too, it is first, so that no student is published again after a teacher that could not be.
     """
     moved = stage.report(build.folder / task / "transfer", command="transfer")
     distilled = stage.report(build.folder / "distill", command="distill")
@@ -50,7 +51,6 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
 
     def work(folder: Path) -> Mapping[str, Any]:
         source = build.folder / task / "transfer" / "model"
-        teacher_folder = build.folder / task / "teach" / "model"
         model = open_model(source, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
         if build.export.vocabulary == "target":
             source = _cut_to_target(build, model, source, folder / "tokenizer")
@@ -61,9 +61,9 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
         test = thin(datasets.read(task, build.data, build.tgt, "test").examples, build.export.test_examples)
 
         def measure(staged: Path, variants: tuple[Variant, ...]) -> dict[str, Any]:
-            teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
+            teacher = opened_teacher(build, task, attn_implementation="eager")
             export_onnx(teacher, folder / "teacher.onnx")
-            batches = rows_alone(training, test[:TIMED_ITEMS], staged, **lengths)
+            batches = rows_alone(training, thin(test, TIMED_ITEMS), staged, **lengths)
             threads = torch.get_num_threads()
             speed: dict[str, Any] = {"conditions": _CONDITIONS.format(threads=threads)}
             export_onnx(model, folder / "student.onnx")
@@ -118,6 +118,17 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
             "engines": build.export.engines,
             "exporter": build.export.exporter,
         }
+        if build.export.teacher_store:
+            publish(
+                opened_teacher(build, task, attn_implementation="eager"),
+                build.folder / task / "teach" / "model",
+                training,
+                data.dev,
+                calibration,
+                {**manifest, "scores": {who: scored["scores"][who] for who in ("baseline", "teacher")}},
+                store=Path(build.export.teacher_store),
+                **how,
+            )
         bundle = publish(
             model,
             source,
@@ -130,13 +141,6 @@ def export(build: Build, task: str, *, command: str = "") -> dict[str, Any]:
             **how,
         )
         stage.discard(folder, "teacher.onnx", "student.onnx", "tokenizer")
-        if build.export.teacher_store:
-            teacher = open_model(teacher_folder, training, dropout=0.0, attn_implementation="eager", seed=0).eval()
-            scores = {"scores": {who: scored["scores"][who] for who in ("baseline", "teacher")}}
-            store = Path(build.export.teacher_store)
-            publish(
-                teacher, teacher_folder, training, data.dev, calibration, {**manifest, **scores}, store=store, **how
-            )
         return {"bundle": str(bundle)}
 
     decided = inputs.export(build, transfer=moved["fingerprint"], evaluate=scored["fingerprint"])

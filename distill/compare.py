@@ -6,7 +6,7 @@ cell tells is a file in the folder of findings, with which any machine goes on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,21 +87,47 @@ def run(
 ) -> list[Finding]:
     """Every cell's finding: the one in the folder `findings`, or the work's, which is put there.
 
-    The first cell of each method is timed too. `after` is called after each with all findings so far.
+    The first cell of each method is timed too; where all are known and none was, the method's times are those of
+    another of its cells in the folder. `after` is called after each with all findings so far.
     """
     found: list[Finding] = []
     timed: set[str] = set()
+    untimed = _known_but_untimed(cells, findings)
     for number, cell in enumerate(cells, start=1):
         known = cell.known(findings)
         if known is None:
             tell(f"{number}/{len(cells)}  {cell.name}")
             known = _work(cell, timed=cell.method in timed)
             known.save(findings / cell.file)
+        elif cell.method in untimed - timed:
+            known = replace(known, efficiency=_efficiency(cell, findings))
         if known.efficiency:
             timed.add(cell.method)
         found.append(known)
         after(found)
     return found
+
+
+def _known_but_untimed(cells: Sequence[Cell], findings: Path) -> set[str]:
+    """The methods of which every cell is known and none was timed."""
+    known = [(cell.method, cell.known(findings)) for cell in cells]
+    return {method for method, _ in known} - {method for method, one in known if one is None or one.efficiency}
+
+
+def _efficiency(cell: Cell, findings: Path) -> dict[str, Any] | None:
+    """What another cell of the method and target was timed at, one of the same task first; measured if none was.
+
+    None where the models to measure are not here.
+    """
+    paths = sorted(findings.glob("*.json"), key=lambda path: (f".{cell.task}." not in path.name, path.name))
+    for other in map(Finding.load, paths):
+        if other.efficiency and (other.method, other.target) == (cell.method, cell.build.tgt):
+            return other.efficiency
+    marks = inputs.fingerprints(cell.build)
+    made = (f"{cell.task}/{where}" for where in inputs.EVALUATED.values())
+    if all(stage.found(cell.build.folder / name, marks[name]) is not None for name in made):
+        return efficiency.measure(cell.build, cell.task)
+    return None
 
 
 def _work(cell: Cell, *, timed: bool) -> Finding:

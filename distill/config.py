@@ -41,6 +41,8 @@ def toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration file at {path}") from error
+    except OSError as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 
@@ -58,8 +60,11 @@ def overrides(arguments: Sequence[str]) -> dict[str, Any]:
             value = text
         table = nested
         *parents, last = key.split(".")
-        for parent in parents:
+        for place, parent in enumerate(parents, start=1):
             table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                name = ".".join(parents[:place])
+                raise ConfigError(f"{argument}: {name} = {table!r} was given before it, so that it has no keys")
         table[last] = value
     return nested
 

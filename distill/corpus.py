@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from app.errors import ConfigError, DataError
 from distill import stage
+from distill.layout import plain_first
 
 Batch = dict[str, torch.Tensor]
 
@@ -29,9 +30,12 @@ disable_progress_bars()
 
 
 def files(folders: Sequence[Path], language: str) -> list[Path]:
-    """The text files of one language. Raises DataError that names what was looked for."""
+    """The text files of one language, each plain or with .xz; the plain one where a folder has both.
+
+    Raises DataError that names what was looked for.
+    """
     wanted = [folder / f"{language}.txt{suffix}" for folder in folders for suffix in ("", ".xz")]
-    found = [path for path in wanted if path.is_file()]
+    found = plain_first(path for path in wanted if path.is_file())
     if not found:
         raise DataError(
             f"no text for language {language!r}: put one text a line (UTF-8) into one of "
@@ -43,7 +47,7 @@ def files(folders: Sequence[Path], language: str) -> list[Path]:
 def lines(folders: Sequence[Path], language: str) -> Iterator[str]:
     """Every non-blank line of the language's files, stripped, in file order.
 
-    Raises DataError on text that is not UTF-8, and on files without a single line.
+    Raises DataError on text that is not UTF-8, with the number of its line, and on files without a single line.
     """
     empty = True
     for path in files(folders, language):
@@ -54,11 +58,25 @@ def lines(folders: Sequence[Path], language: str) -> Iterator[str]:
                         empty = False
                         yield text
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 (byte {error.start}): convert it, for example with iconv") from error
+            number = _undecodable(path)
+            raise DataError(f"{path}:{number} is not UTF-8: convert the file, for example with iconv") from error
         except (lzma.LZMAError, EOFError) as error:
             raise DataError(f"{path} is no readable xz file: {error}") from error
     if empty:
         raise DataError(f"the text of language {language!r} is empty: {', '.join(map(str, files(folders, language)))}")
+
+
+def _undecodable(path: Path) -> int:
+    """The number of the first line that is not UTF-8."""
+    number = 1
+    with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as stream:
+        for line in stream:
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                break
+            number += 1
+    return number
 
 
 def is_heldout(text: str, *, share: float) -> bool:

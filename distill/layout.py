@@ -1,5 +1,6 @@
 """Where the data of a task, language and split lies below the data folder."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ EXPECTED = {
     ),
     "nli": ("nli/{language}.jsonl", "nli/{language}_*.jsonl"),
     "dp": ("dp/{language}/{split}.conllu", "pos/{language}/{split}.conllu", "pos/ud/{language}_*/{split}.conllu"),
-    "qa": ("qa/afriqa_{language}.jsonl", "qa/squad_{language}*.json", "qa/xquad_{language}.json"),
+    "qa": ("qa/afriqa_{language}.jsonl", "qa/squad_{language}_*.json", "qa/xquad_{language}.json"),
 }
 
 
@@ -58,6 +59,13 @@ def translated(task: str, folder: Path, language: str, target: str) -> list[Path
             f"without it nothing tells which paragraphs of the other files in {language!r} must not be learnt from"
         )
     return found
+
+
+def plain_first(paths: Iterable[Path]) -> list[Path]:
+    """The paths in their order, without a file with .xz where the plain one is among them."""
+    given = list(paths)
+    plain = set(given)
+    return [path for path in given if path.suffix != ".xz" or path.with_suffix("") not in plain]
 
 
 def missing(task: str, folder: Path, language: str, split: str) -> DataError:
@@ -121,7 +129,7 @@ def _qa(folder: Path, language: str, split: str) -> list[Source]:
     afriqa = _glob(folder, f"qa/afriqa_{language}.jsonl")
     squad = [
         path
-        for path in _glob(folder, f"qa/squad_{language}*.json", f"qa/tquad_{language}*.json", f"qa/{language}*.json")
+        for path in _glob(folder, *(f"qa/{name}{language}[._]*.json" for name in ("squad_", "tquad_", "")))
         if "v2" not in path.name
     ]
     xquad = _glob(folder, f"qa/xquad_{language}.json")
@@ -146,11 +154,6 @@ def _by_format(task: str, folder: Path, language: str, split: str) -> list[Sourc
 
 def _glob(folder: Path, *patterns: str) -> list[Path]:
     """Existing files of these patterns, each plain or with .xz; the plain one where both are there."""
-    found: dict[str, Path] = {}
-    for pattern in patterns:
-        for path in sorted((*folder.glob(f"{pattern}.xz"), *folder.glob(pattern))):
-            if path.is_file():
-                name = str(path).removesuffix(".xz")
-                if name not in found or found[name].suffix == ".xz":
-                    found[name] = path
-    return [found[name] for name in sorted(found)]
+    either = [either for pattern in patterns for either in (pattern, f"{pattern}.xz")]
+    found = {path for pattern in either for path in folder.glob(pattern) if path.is_file()}
+    return sorted(plain_first(found), key=lambda path: str(path).removesuffix(".xz"))

@@ -1,5 +1,6 @@
 """The two plots of a comparison: quality against latency, and learning curves."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,6 @@ def _save(figure: Figure, panels: Sequence[Axes], path: Path) -> None:
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(panels))
-    fresh = path.with_suffix(".tmp")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     figure.savefig(fresh, format="png", dpi=120, metadata={"Software": None})
     fresh.replace(path)

@@ -18,11 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaCon
 
 from app.errors import ConfigError
 from distill import config as configuration
-from distill import cooccurrence, initialization, vocabulary
+from distill import cooccurrence, initialization, inputs, packed, stage, vocabulary
 from distill.corpus import Blocks, Masking, MixedBatches, files, lines, pack, temperature_shares
 from distill.datasets.base import provenance
 from distill.report import teacher_card
-from distill.teacher import XLMR_ROLES, load_teacher, load_tokenizer
+from distill.teacher import XLMR_ROLES, load_teacher, load_tokenizer, resolve
 from distill.training import Batch, Schedule, train
 
 HELDOUT_BLOCKS = 64
@@ -83,8 +83,9 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
 
     Without `run.start` a tokenizer is trained and the weights are random, and `architecture` and `vocabulary` count.
     Held-out loss (nats a masked token) per language, data and recipe go to `pretrain.json`, and to a card for people.
+    Raises ConfigError where `work` is that of another run.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    claim(run, work)
     torch.manual_seed(run.schedule.seed)
     if run.start is None:
         tokenizer = _tokenizer(run, work)
@@ -127,6 +128,29 @@ def pretrain(run: Pretraining, *, work: Path) -> Path:
         name="pretrain",
     )
     return save(run, model, tokenizer, work=work)
+
+
+def claim(run: Pretraining, work: Path) -> None:
+    """Take the work folder for this run. Raises ConfigError where it is another's, or holds parts of no known run."""
+    mark, told = fingerprint(run), work / "inputs.json"
+    begun = told.is_file() or any((work / part).exists() for part in ("tokenizer.json", "start", "checkpoint"))
+    if begun and not (told.is_file() and json.loads(told.read_text(encoding="utf-8")) == mark):
+        raise ConfigError(f"{work} holds the work of another pretraining: give this one a --work folder of its own")
+    work.mkdir(parents=True, exist_ok=True)
+    stage.write(told, json.dumps(mark))
+
+
+def fingerprint(run: Pretraining) -> str:
+    """Of all that decides the model: not where it goes, nor what is only on its card."""
+    recipe = configuration.plain(run)
+    for name in ("out", "machine"):
+        recipe.pop(name)
+    recipe["text"] = [
+        (path.name, path.stat().st_size) for language in run.languages for path in files(run.text, language)
+    ]
+    if run.start is not None:
+        recipe["start"] |= {"model": inputs.identity(resolve(run.start.model)), "origin": "", "licence": ""}
+    return stage.fingerprint(recipe)
 
 
 def begin(start: Start, run: Pretraining, work: Path) -> tuple[XLMRobertaForMaskedLM, PreTrainedTokenizerFast]:
@@ -173,7 +197,10 @@ def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def save(run: Pretraining, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, work: Path) -> Path:
-    """Write the weights in half precision, the tokenizer and the held-out losses to `run.out`."""
+    """Write the weights in half precision, the tokenizer and the held-out losses to `run.out`.
+
+    Packed weights of an earlier model there would be read in place of these, and go.
+    """
     model.eval()
     losses = {
         language: heldout_loss(model, Blocks.open(work / "packed" / language, language, "heldout"), tokenizer, run)
@@ -181,6 +208,7 @@ def save(run: Pretraining, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     }
     run.out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(run.out)
+    (run.out / packed.WEIGHTS).unlink(missing_ok=True)
     model.float()
     tokenizer.save_pretrained(run.out)
     recipe = configuration.plain(run)

@@ -133,7 +133,7 @@ def stage_models(
     exporter: str = "torch",
 ) -> tuple[Variant, ...]:
     """Write the model files that pass their gates into `staging`, where the tokenizer is; best variant first."""
-    wanted = _forms(engines, precisions)
+    wanted = forms(engines, precisions)
     if exporter not in EXPORTERS:
         raise UnknownChoice("exporter", exporter, EXPORTERS)
     tokenizer = open_tokenizer(staging)
@@ -171,7 +171,8 @@ def stage_models(
     return tuple(kept)
 
 
-def _forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:
+def forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:
+    """What is exported for these engines and precisions. Raises ConfigError for one there is none of."""
     for what, names in (("engine", engines), ("precision", precisions)):
         choices = sorted({str(getattr(form, what)) for form in FORMS})
         for name in names:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from distill.adaptation import Adaptation
 from distill.bilingual import Phase1
 from distill.objectives.base import Sum
 from distill.student import Initialization, Strategy, layer_map
+from distill.tasks.base import TASKS
 from distill.teach import Tuning
 from distill.transfer import Phase2
 
@@ -29,6 +31,17 @@ _HOW = {
     ),
 }
 """What a method says, table by table; a preset's word on it counts where there is no method."""
+
+_RANGES = {
+    **dict.fromkeys(("batch_size", "sequence_length", "accumulate", "evaluations"), (1, inf)),
+    **dict.fromkeys(("rounds", "calibration_texts", "hidden_size_reduction_factor"), (1, inf)),
+    **dict.fromkeys(("max_examples", "max_dev", "test_examples", "stride"), (0, inf)),
+    "max_length": (3, inf),  # a piece between two special tokens
+    "threshold": (0, 1),
+}
+"""The least that a number may be, in whichever table it is, and what it must be below."""
+
+_EXAMPLES = {"teach": "max_examples=64", "transfer": "sparse_epochs=3"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +156,9 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
         layers = [_how_much(layers[0]), *_method(named[-1])]
     merged = configuration.merge([*layers, *sources])
     for table in ("teach", "transfer"):
-        _inherit(merged.get(table, {}))
+        _inherit(merged, table)
     build = configuration.read(Build, [merged])
+    _check_numbers(build)
     _check_objectives(build)
     _check_widths(build)
     if build.adapted and build.adapt is None:
@@ -154,6 +168,24 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
         if "default" not in said and (missing := [task for task in build.tasks if task not in said]):
             raise ConfigError(f"[{table}] says nothing about {', '.join(missing)} and has no default")
     return build
+
+
+def _check_numbers(build: Build) -> None:
+    """Raises ConfigError with every number that no stage could work with."""
+    problems: list[str] = []
+
+    def look(table: Mapping[str, Any], prefix: str) -> None:
+        for key, value in table.items():
+            if isinstance(value, Mapping):
+                look(value, f"{prefix}{key}.")
+            elif key in _RANGES and not _RANGES[key][0] <= value < _RANGES[key][1]:
+                least, limit = _RANGES[key]
+                below = f" and below {limit:g}" if limit < inf else ""
+                problems.append(f"{prefix}{key} = {value}: expected at least {least}{below}")
+
+    look(configuration.plain(build), "")
+    if problems:
+        raise ConfigError("the configuration has mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 def _check_objectives(build: Build) -> None:
@@ -218,8 +250,15 @@ def methods() -> list[str]:
     return sorted(path.stem for path in METHODS.glob("*.toml"))
 
 
-def _inherit(table: dict[str, Any]) -> None:
-    """Each task starts from `default`."""
+def _inherit(merged: Mapping[str, Any], name: str) -> None:
+    """Each task of the table starts from `default`. Raises ConfigError where a setting is given without either."""
+    table = merged.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} = {table!r}: expected a table by task, as in {name}.default.{_EXAMPLES[name]}")
+    for task, settings in table.items():
+        if not isinstance(settings, Mapping):
+            setting = _EXAMPLES[name] if task in ("default", *TASKS) else f"{task}={settings}"
+            raise ConfigError(f"{name}.{task}: name a task or default, as in {name}.default.{setting}")
     for task in table:
         if task != "default":
             table[task] = configuration.merge([table.get("default", {}), table[task]])

@@ -27,8 +27,7 @@ def card(manifest: Manifest) -> str:
     how = "only (zero-shot cross-lingual transfer)" if zero_shot else "together, so this is no zero-shot transfer"
     parts = [
         f"# {manifest.language}/{manifest.task}, revision {manifest.revision}",
-        f"A student for {TASKS.get(manifest.task, manifest.task)} in `{manifest.language}`, distilled from a "
-        f"multilingual teacher and taught the task on labels in `{sources}` {how}.",
+        f"{_what(manifest)} on labels in `{sources}` {how}.",
         "## Scores",
         _scores(manifest.scores, main_metric=task_named(manifest.task).main_metric),
         _kept(manifest),
@@ -70,6 +69,14 @@ def card(manifest: Manifest) -> str:
         f"Made {manifest.created} with {_flat(manifest.versions)}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(manifest: Manifest) -> str:
+    """A student, or a teacher beside which students are proved, which has no layer map."""
+    of = f"{TASKS.get(manifest.task, manifest.task)} in `{manifest.language}`"
+    if manifest.layer_map:
+        return f"A student for {of}, distilled from a multilingual teacher and taught the task"
+    return f"A teacher for {of}, a multilingual model taught the task"
 
 
 def teacher_card(facts: Mapping[str, Any]) -> str:
@@ -160,19 +167,20 @@ def _kept(manifest: Manifest) -> str:
     """The share of the teacher's score that each student keeps, and, where that is below the goal, what it lacks."""
     metric = task_named(manifest.task).main_metric
     teacher = manifest.scores.get("teacher", {}).get(metric)
-    if not teacher:
-        return ""
     students = {who: told[metric] for who, told in manifest.scores.items() if who.startswith("student")}
+    if not teacher or not students:
+        return ""
     kept = {who: round(100 * score / teacher, 1) for who, score in students.items()}
     said = f"Of the teacher's {metric}: " + ", ".join(f"{who} {share} %" for who, share in kept.items()) + "."
-    if min(kept.values(), default=_GOAL) >= _GOAL:
+    if min(kept.values()) >= _GOAL:
         return said
     examples = manifest.config.get("transfer", {}).get("tuning", {}).get("max_examples")
     narrower = manifest.config.get("student", {}).get("hidden_size_reduction_factor", 1)
     width = f" of 1/{narrower} of the teacher's width" if narrower > 1 else ""
     n_layers = len(manifest.layer_map)
     few = [f"it has {n_layers} layer{'s' if n_layers > 1 else ''}{width}"] if n_layers else []
-    few += [f"it learnt from at most {examples} labelled examples"] if examples else []
+    each = " of each language" if len(manifest.source_languages) > 1 else ""
+    few += [f"it learnt from at most {examples} labelled examples{each}"] if examples else []
     return f"{said} The goal is {_GOAL} %" + (f"; {' and '.join(few)}, and more would keep more." if few else ".")
 
 

@@ -142,14 +142,10 @@ def _scores(findings: Sequence[Finding], weights: np.ndarray) -> tuple[Resampled
     if len(seeds) > 1:
         told["deviation"] = float(np.std(list(seeds.values()), ddof=1))
     kept = score.share_of(teacher)
-    low, high = kept.interval
-    return score, {
-        **told,
-        "kept": kept.value,
-        "kept_low": low,
-        "kept_high": high,
-        "teacher": _told("score", teacher),
-    }
+    if kept is not None:
+        low, high = kept.interval
+        told |= {"kept": kept.value, "kept_low": low, "kept_high": high}
+    return score, {**told, "teacher": _told("score", teacher)}
 
 
 def _told(name: str, figure: Resampled) -> dict[str, float]:

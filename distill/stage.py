@@ -95,8 +95,8 @@ def report(folder: Path, *, command: str) -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    """The file whole, or as it was."""
-    fresh = path.with_suffix(".tmp")
+    """The file whole, or as it was, whoever else writes it or another one beside it."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fsspec
 
-from app.bundle import MANIFEST
+from app.bundle import MANIFEST, Bundle
 from app.errors import BundleError, MissingExtra
 from distill.bundles import verify
 
@@ -12,9 +12,10 @@ from distill.bundles import verify
 def upload(store: Path, url: str) -> list[str]:
     """Copy the bundles that the store at `url` (`s3://...` and the like) lacks; return their places below it.
 
-    A bundle's manifest, by which servers find it, is copied last: an upload that was cut off shows nothing half-written
-    and is completed when it is run again. Raises BundleError on a bundle that is not whole, on a revision that is there
-    with another content, and where the store cannot be written; MissingExtra where fsspec has no driver for it.
+    A place is what the bundle's manifest states, wherever its folder is. The manifest, by which servers find a bundle,
+    is copied last: an upload that was cut off shows nothing half-written and is completed when it is run again.
+    Raises BundleError on a bundle that is not whole, on a revision that is there with another content, and where the
+    store cannot be written; MissingExtra where fsspec has no driver for it.
     """
     try:
         files, root = fsspec.core.url_to_fs(url)
@@ -22,7 +23,8 @@ def upload(store: Path, url: str) -> list[str]:
         raise MissingExtra(f"the store {url} needs an fsspec driver that is not installed: {error}") from error
     root, copied = str(root).rstrip("/"), []
     for bundle in verify(store):
-        place = "/".join(bundle.parts[-3:])
+        named = Bundle.open(bundle, verify=False).manifest
+        place = f"{named.language}/{named.task}/{named.revision}"
         target = f"{root}/{place}"
         manifest = (bundle / MANIFEST).read_bytes()
         try:

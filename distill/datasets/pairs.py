@@ -24,12 +24,16 @@ def read(path: Path, *, task: str, split: str) -> list[Example]:
             values = json.loads(line)
             if SPLITS.get(values["split"]) != split or values["label"] in ("-", -1):
                 continue
-            label = values["label"] if isinstance(values["label"], str) else NLI_LABELS[values["label"]]
-            item = PairItem(values["premise"], values["hypothesis"])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            label, item = values["label"], PairItem(values["premise"], values["hypothesis"])
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f'{path}:{number} needs the form {{"split": ..., "premise": ..., "hypothesis": ..., "label": ...}}'
             ) from error
+        for name, text in (("premise", item.text), ("hypothesis", item.text_pair)):
+            if not isinstance(text, str):
+                raise DataError(f"{path}:{number} needs a text as its {name}, not {json.dumps(text)}")
+        if isinstance(label, int) and 0 <= label < len(NLI_LABELS):
+            label = NLI_LABELS[label]
         if label not in NLI_LABELS:
             raise DataError(f"{path}:{number} has the label {label!r}; choose from: {', '.join(NLI_LABELS)}")
         examples.append(Example(item, label))

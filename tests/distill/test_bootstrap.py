@@ -36,5 +36,25 @@ def test_pairs_that_differ_on_few_items_have_a_narrow_difference() -> None:
     low, high = (one - other).interval
     assert (one - other).value == pytest.approx(3.0) and 1.0 < low < high < 5.0
     assert high - low < (one.interval[1] - one.interval[0]) / 2
-    assert one.share_of(other).value == pytest.approx(100 * one.value / other.value)
-    assert one.share_of(one).interval == (100.0, 100.0)
+    share, same = one.share_of(other), one.share_of(one)
+    assert share is not None and share.value == pytest.approx(100 * one.value / other.value)
+    assert same is not None and same.interval == (100.0, 100.0)
+
+
+def of_hits(hits: list[int], weights: np.ndarray) -> Resampled:
+    return Resampled.of(np.stack([hits, np.ones(len(hits))], axis=1)[None], weights)
+
+
+def test_nothing_is_a_share_of_zero() -> None:
+    weights = resample(20, seed=0)
+    assert of_hits([1] * 20, weights).share_of(of_hits([0] * 20, weights)) is None
+
+
+def test_a_share_s_interval_leaves_out_the_resamples_in_which_there_is_nothing_to_keep() -> None:
+    weights = resample(20, seed=0)
+    student, teacher = of_hits([1, 0] + [0] * 18, weights), of_hits([0, 1] + [0] * 18, weights)
+    assert (teacher.draws == 0).any()
+    share = student.share_of(teacher)
+    assert share is not None and share.value == pytest.approx(100.0)
+    some = weights[:, 1] > 0
+    assert share.draws == pytest.approx(100 * weights[some, 0] / weights[some, 1])

@@ -44,6 +44,11 @@ SMALL = (
     "phase1.heldout=0.2",
     "export.rounds=1",
     "export.calibration_texts=40",
+    *(
+        f"{table}.{setting}"
+        for table in ("teach.default", "teach.qa", "transfer.default.tuning", "transfer.qa.tuning")
+        for setting in ("max_length=64", "stride=16")
+    ),
 )
 
 
@@ -186,6 +191,27 @@ def test_every_missing_file_is_named_before_the_work_starts(
     assert not (tmp_path / "runs").exists() and not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "no dev data of the task 'ner' for the language 'en'"),
+        (b"", "dev.conll holds no sentence"),
+        ("Musé B-PER\n".encode("latin-1"), "dev.conll:1 is not UTF-8"),
+        (b"Musa PER\n", "dev.conll:1 needs the form 'token tag'"),
+    ],
+)
+def test_dev_labels_are_looked_at_before_the_work_starts(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, told: str
+) -> None:
+    own = shutil.copytree(data, tmp_path / "data")
+    (own / "ner" / "en" / "dev.conll").unlink()
+    if content is not None:
+        (own / "ner" / "en" / "dev.conll").write_bytes(content)
+    assert main(arguments(tmp_path, own, "--tasks", "ner")) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_parsing_has_settings_of_its_own_and_is_done_on_request_alone() -> None:
     assert recipe.read("quick", [{"tgt": "ha"}]).tasks == ("ner", "pos", "nli", "qa")
     for preset in ("quick", "paper"):
@@ -204,6 +230,10 @@ def test_parsing_has_settings_of_its_own_and_is_done_on_request_alone() -> None:
         (("phase1.stepz=3",), "phase1.stepz"),
         (("--preset", "fast"), "paper, quick"),
         (("phase1.objective.hiden=1.0",), "hidden_states"),
+        (("export.precisions=int4",), "export.precisions: unknown precision 'int4'; choose from: fp32, int8"),
+        (("export.engines=foo",), "export.precisions: unknown engine 'foo'; choose from: onnx"),
+        (("phase1.sequence_length=65",), "phase1.sequence_length = 65: the teacher has 64 positions"),
+        (("--tasks", "ner", "teach.ner.max_length=65"), "teach.ner.max_length = 65: the teacher has 64 positions"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_lists_the_choices(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 from app.errors import ConfigError, DataError, UnknownChoice
+from distill import compare, efficiency, stage
 from distill import config as configuration
 from distill.__main__ import main
 from distill.build import TERMS
 from distill.compare import STAGES, Cell, grid
 from distill.finding import Finding, in_turn, read_curve
-from distill.results import markdown
+from distill.results import collect, markdown
 
 SMALL = (
     "phase1.schedule.steps=12",
@@ -132,6 +134,78 @@ def test_what_a_cell_finds_is_known_by_what_decides_it_and_by_no_place(place: Pa
     assert cell("bistil", "teach.ner.epochs=9").fingerprint == same, "another task's teacher is none of its"
     others = [cell("bistil-kl"), cell("bistil", "phase1.schedule.steps=3"), cell("bistil", "export.test_examples=7")]
     assert len({same, *(other.fingerprint for other in others)}) == 4
+
+
+def finding(cell: Cell, *, timed: bool = False, teacher: float = 1.0) -> Finding:
+    cost = {"parameters": 10, "bytes": 40, "flops": 100}
+    speed = {"speedup": 2.0, "low": 1.9, "high": 2.1}
+    return Finding(
+        fingerprint=cell.fingerprint,
+        target=cell.build.tgt,
+        method=cell.method,
+        task=cell.task,
+        seed=cell.seed,
+        terms=([1.0, 0.0], [1.0, 1.0]),
+        teacher_terms=([teacher, 0.0], [1.0, 1.0]),
+        spent={phase: {"tokens": 1.0, "seconds": 1.0} for phase in ("phase1", "phase2")},
+        curves={},
+        efficiency={"student": cost, "teacher": cost, "speed": speed} if timed else None,
+    )
+
+
+def cells_of(place: Path, tasks: str) -> list[Cell]:
+    settings = configuration.overrides([f"data={place / 'data'}", f"teacher={place / 'teacher'}", f"tasks={tasks}"])
+    return grid("compare", [{"tgt": "ha"}, settings], methods=["bistil"], seeds=[1, 2], out=place / "timed")
+
+
+def found_by(cells: list[Cell], findings: Path) -> list[Finding]:
+    return compare.run(cells, findings=findings, tell=print, after=lambda found: None)
+
+
+def test_a_part_of_a_comparison_has_the_speeds_that_the_whole_found(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "_work", lambda cell, *, timed: finding(cell, timed=not timed))
+    whole = found_by(cells_of(place, "ner,pos"), tmp_path)
+    assert [one.task for one in whole if one.efficiency] == ["ner"]
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    part = found_by(cells_of(place, "pos"), tmp_path)
+    told = collect(part, of=2)["methods"]["bistil"]
+    assert told["speed"]["speedup"] == 2.0 and told["parameters"] == 10 and told["teacher"]["bytes"] == 40
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == kept
+
+    stranger = tmp_path / "others"
+    for number, one in enumerate(whole):
+        other = replace(one, target="ig") if one.efficiency else one
+        other.save(stranger / f"{number}.json")
+    for one, cell in zip(part, cells_of(place, "pos"), strict=True):
+        replace(one, efficiency=None).save(stranger / cell.file)
+    assert not any(one.efficiency for one in found_by(cells_of(place, "pos"), stranger)), "another target's speed"
+
+
+def test_a_comparison_that_nobody_timed_is_timed_where_its_models_are(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = cells_of(place, "pos")
+    for cell in cells:
+        finding(cell).save(tmp_path / cell.file)
+    timed = finding(cells[0], timed=True).efficiency
+    measured: list[str] = []
+
+    def measure(build: Any, task: str) -> Any:
+        measured.append(task)
+        return timed
+
+    monkeypatch.setattr(efficiency, "measure", measure)
+    assert not any(one.efficiency for one in found_by(cells, tmp_path)) and not measured
+    monkeypatch.setattr(stage, "found", lambda folder, mark: {"fingerprint": mark})
+    assert [one.efficiency for one in found_by(cells, tmp_path)] == [timed, None] and measured == ["pos"]
+
+
+def test_where_the_teacher_scores_nothing_no_share_of_it_is_told(place: Path) -> None:
+    found = collect([finding(cell, teacher=0.0) for cell in cells_of(place, "pos")], of=2)
+    assert not {"kept", "kept_low", "kept_high"} & found["methods"]["bistil"]["tasks"]["pos"].keys()
+    assert "50.0" in markdown({**found, "command": "compare"})
 
 
 def test_a_damaged_finding_says_which_file_to_remove(tmp_path: Path) -> None:

@@ -46,9 +46,16 @@ def test_overrides_are_typed_as_in_toml() -> None:
         config.overrides(["--steps"])
 
 
+def test_a_key_below_what_is_no_table_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"a\.b\.c=2: a\.b = 1 was given before it"):
+        config.overrides(["a.b=1", "a.b.c=2"])
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml"):
         config.toml(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=f"{tmp_path} cannot be read: Is a directory"):
+        config.toml(tmp_path)
     (tmp_path / "bad.toml").write_text("a = ")
     with pytest.raises(ConfigError, match=r"bad\.toml"):
         config.toml(tmp_path / "bad.toml")

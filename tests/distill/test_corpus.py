@@ -34,6 +34,22 @@ def test_text_that_is_empty_or_not_utf8_is_refused(tmp_path: Path) -> None:
         list(lines([tmp_path], "ha"))
 
 
+def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    text = b"line\n" * 5000 + "Musé\n".encode("latin-1") + b"line\n"
+    (tmp_path / "ha.txt").write_bytes(text)
+    with pytest.raises(DataError, match=r"ha\.txt:5001 is not UTF-8"):
+        list(lines([tmp_path], "ha"))
+    (tmp_path / "yo.txt.xz").write_bytes(lzma.compress(text))
+    with pytest.raises(DataError, match=r"yo\.txt\.xz:5001 is not UTF-8"):
+        list(lines([tmp_path], "yo"))
+
+
+def test_text_that_lies_beside_its_compressed_form_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "ha.txt").write_text("ɗaya\n", encoding="utf-8")
+    (tmp_path / "ha.txt.xz").write_bytes(lzma.compress("ɗaya\n".encode()))
+    assert list(lines([tmp_path], "ha")) == ["ɗaya"]
+
+
 def test_plain_and_compressed_text_read_alike(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -58,6 +58,26 @@ def test_ner_words_are_joined_by_one_space_and_other_types_become_outside(tmp_pa
     assert corpus.labels == NER_LABELS
 
 
+def test_the_token_is_the_first_of_four_columns(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "ner/ny/train.conll",
+        "-DOCSTART- -X- O O\nChikondi -X- _ B-PER\nBanda -X- _ I-PER\nanapita -X- _ O\n\nNew York B-LOC\nndi O\n",
+    )
+    corpus = read("ner", tmp_path, "ny", "train")
+    assert words_of(corpus, 0) == ["Chikondi", "Banda", "anapita"]
+    assert corpus.examples[0].gold == ("B-PER", "I-PER", "O")
+    assert words_of(corpus, 1) == ["New York", "ndi"]
+
+
+def test_names_of_unknown_types_are_told_once_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, "ner/ny/train.conll", "Chikondi B-PERSON\nBanda I-PERSON\nku O\nZomba B-GPE\n")
+    put(tmp_path, "ner/ny/test.conll", "lero B-DATE\nUN B-ORG\nChichewa I-MISC\n")
+    for split in ("train", "train", "test"):
+        read("ner", tmp_path, "ny", split)
+    assert [record.args for record in caplog.records] == [(tmp_path / "ner/ny/train.conll", "GPE, PERSON")]
+
+
 def test_iob1_becomes_iob2() -> None:
     tags = ["I-PER", "I-PER", "B-PER", "O", "I-ORG", "I-LOC", "I-MISC", "I-LOC"]
     assert iob2(tags) == ("B-PER", "I-PER", "B-PER", "O", "B-ORG", "B-LOC", "O", "B-LOC")
@@ -167,6 +187,23 @@ def test_an_unknown_nli_label_is_an_error_that_lists_the_choices(tmp_path: Path)
         read("nli", tmp_path, "en", "train")
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"label": -2}, r"label -2; choose from: entailment, neutral, contradiction"),
+        ({"label": 3}, r"label 3; choose from"),
+        ({"premise": None}, r"a text as its premise, not null"),
+        ({"hypothesis": 7}, r"a text as its hypothesis, not 7"),
+    ],
+)
+def test_a_pair_that_is_none_is_an_error_that_names_the_line(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    put_lines(tmp_path, "nli/en_a.jsonl", [pair("train", "A"), {**pair("train", "B"), **changed}])
+    with pytest.raises(DataError, match=rf"en_a\.jsonl:2 .*{told}"):
+        read("nli", tmp_path, "en", "train")
+
+
 def test_squad_answers_are_placed_where_stated_else_at_the_first_whole_word(tmp_path: Path) -> None:
     context = "Kanoma and Kano, then Kano again."
     questions = [("Where?", context, [(22, "Kano"), (5, "Kano"), (5, "Lagos")]), ("Who?", context, [])]
@@ -190,6 +227,17 @@ def test_english_pools_its_evaluation_sets_without_repeats_and_keeps_contexts_ap
     assert all(held_out(context) for context in contexts[1])
     (fox,) = [example for example in (*train, *dev) if example.item.question == "what"]
     assert fox.gold == (Span(4, "fox"),)
+
+
+def test_a_language_whose_code_begins_the_name_of_another_s_file_does_not_read_it(tmp_path: Path) -> None:
+    text = squad(("Where?", "Here.", [(0, "Here")]))
+    for name in ("squad_en_train.json", "squad_eng_train.json"):
+        put(tmp_path, f"qa/{name}", text)
+    with pytest.raises(DataError, match="'sq'"):
+        read("qa", tmp_path, "sq", "train")
+    assert [file["path"] for file in read("qa", tmp_path, "en", "train").files] == ["qa/squad_en_train.json"]
+    put(tmp_path, "qa/sq_train.json", text)
+    assert [file["path"] for file in read("qa", tmp_path, "sq", "train").files] == ["qa/sq_train.json"]
 
 
 def test_a_student_tested_on_translated_paragraphs_does_not_learn_from_their_originals(tmp_path: Path) -> None:

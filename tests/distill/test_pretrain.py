@@ -1,10 +1,12 @@
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from distill import packed
 from distill.__main__ import main
 from distill.pretrain import masked_loss
 from distill.teacher import load_teacher
@@ -47,6 +49,50 @@ def test_the_result_is_a_teacher_in_half_precision(folder: Path) -> None:
     assert model.config.model_type == "xlm-roberta" and tokenizer.mask_token_id is not None
     text = "Aisha ta tafi Kano jiya ."
     assert AutoTokenizer.from_pretrained(folder / "long")(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path): sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_another_run_s_work_folder_is_refused_and_left_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = CONFIG.format(out=tmp_path / "out", data=folder / "data", steps=2)
+    config, other, work = tmp_path / "own.toml", tmp_path / "other.toml", tmp_path / "work"
+    config.write_text(own)
+    other.write_text(own.replace("vocabulary = 120", "vocabulary = 90"))
+    assert main(["pretrain", str(config), "--work", str(work)]) == 0
+    before = digests(tmp_path)
+    assert main(["pretrain", str(other), "--work", str(work)]) == 2
+    assert "--work" in capsys.readouterr().err
+    assert digests(tmp_path) == before
+
+    (work / "inputs.json").unlink()
+    assert main(["pretrain", str(config), "--work", str(work)]) == 2, "nothing says whose this work is"
+
+
+def test_the_same_run_resumes_wherever_it_goes_and_whoever_s_machine_it_is(folder: Path, tmp_path: Path) -> None:
+    own = CONFIG.format(out=tmp_path / "out", data=folder / "data", steps=2)
+    config, work = tmp_path / "own.toml", tmp_path / "work"
+    config.write_text(own)
+    assert main(["pretrain", str(config), "--work", str(work)]) == 0
+    trained = (work / "checkpoint" / "run.json").stat().st_mtime_ns
+    again = ["pretrain", str(config), "--work", str(work), f"out={tmp_path / 'again'}", "machine=elsewhere"]
+    assert main(again) == 0
+    assert (work / "checkpoint" / "run.json").stat().st_mtime_ns == trained
+    one, other = (tmp_path / name / "model.safetensors" for name in ("out", "again"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_new_weights_take_the_place_of_packed_ones(folder: Path, tmp_path: Path) -> None:
+    config, out = tmp_path / "own.toml", tmp_path / "out"
+    config.write_text(CONFIG.format(out=out, data=folder / "data", steps=2))
+    packed.pack(folder / "long", out)
+    assert main(["pretrain", str(config), "--work", str(tmp_path / "work")]) == 0
+    read, _ = load_teacher(out)
+    written = AutoModelForMaskedLM.from_pretrained(out, dtype=torch.float32).state_dict()
+    assert all(torch.equal(value, written[name]) for name, value in read.state_dict().items())
 
 
 def test_punctuation_is_one_piece_whether_or_not_a_space_precedes(folder: Path) -> None:

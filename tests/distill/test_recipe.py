@@ -1,11 +1,12 @@
 """Presets say how much, methods how; tasks start from their table's default."""
 
+import re
 from typing import Any
 
 import pytest
 
 from app.errors import ConfigError, UnknownChoice
-from distill import recipe
+from distill import config, recipe
 
 
 def test_a_method_is_laid_over_the_preset_and_what_is_given_over_both() -> None:
@@ -59,3 +60,42 @@ def test_a_narrower_student_that_would_begin_with_its_teacher_s_weights_is_refus
     with pytest.raises(ConfigError, match=said):
         recipe.read("quick", [narrow, {"transfer": {"default": given}}])
     recipe.read("quick", [narrow, {"transfer": {"default": {"start": "student", "copy_head": False}}}])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"teach": {"max_examples": 64}}, r"teach\.max_examples: .* as in teach\.default\.max_examples=64"),
+        ({"transfer": {"sparse_epochs": 2}}, r"transfer\.sparse_epochs: .* as in transfer\.default\.sparse_epochs=2"),
+        ({"teach": {"default": 3}}, r"teach\.default: name a task or default, as in teach\.default\.max_examples=64"),
+        ({"teach": 3}, r"teach = 3: expected a table by task, as in teach\.default\."),
+        ({"transfer": "ner"}, r"transfer = 'ner': expected a table by task, as in transfer\.default\."),
+    ],
+)
+def test_a_setting_of_no_task_is_an_error_that_says_how_to_write_it(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        recipe.read("quick", [{"tgt": "ha"}, given])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("export.rounds", 0),
+        ("export.calibration_texts", 0),
+        ("export.test_examples", -1),
+        ("export.threshold", 2.0),
+        ("student.threshold", 1.0),
+        ("student.threshold", -0.5),
+        ("student.hidden_size_reduction_factor", 0),
+        ("phase1.sequence_length", 0),
+        ("phase1.batch_size", -1),
+        ("phase1.schedule.accumulate", 0),
+        ("teach.default.batch_size", 0),
+        ("teach.default.evaluations", 0),
+        ("teach.default.max_length", 2),
+        ("transfer.default.tuning.evaluations", 0),
+    ],
+)
+def test_a_number_that_no_stage_can_work_with_is_refused_by_its_name(setting: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{re.escape(setting)} = {value}: expected at least"):
+        recipe.read("quick", [{"tgt": "ha"}, config.overrides([f"{setting}={value}"])])

@@ -75,3 +75,16 @@ def test_the_card_names_the_command_and_the_method_that_made_it() -> None:
     command = "python -m distill build --tgt ha --tasks ner --data <folder> --preset quick"
     text = card(replace(manifest(), config={"command": command, "method": "best"}))
     assert f"- command: `{command}`\n- method: best\n" in text
+
+
+def test_the_card_of_a_teacher_says_what_it_is_and_nothing_of_students() -> None:
+    scores = {"baseline": {"f1": 20.0}, "teacher": {"f1": 70.0}}
+    text = card(replace(manifest(), layer_map=(), scores=scores, benchmark={}))
+    assert "A teacher for named entity recognition in `ha`, a multilingual model taught the task on labels in" in text
+    assert "student" not in text and "Of the teacher's" not in text
+
+
+def test_the_card_says_that_a_limit_of_examples_is_each_language_s() -> None:
+    config = {"transfer": {"tuning": {"max_examples": 500}}}
+    text = card(replace(manifest(), source_languages=("en", "ha"), config=config))
+    assert "it learnt from at most 500 labelled examples of each language, and more" in text

@@ -1,7 +1,8 @@
 """Stages: resumed, skipped, shared."""
 
+import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
@@ -98,3 +99,17 @@ def test_a_file_is_whole_or_as_it_was_when_its_writing_is_cut_short(
     assert (tmp_path / "inputs.json").read_text() == "old"
     stage.write(tmp_path / "inputs.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["inputs.json"]
+
+
+def write_often(folder: Path) -> None:
+    for _ in range(1000):
+        stage.write(folder / "results.json", "x" * 20_000)
+        stage.write(folder / "results.md", "y" * 20_000)
+
+
+def test_two_processes_may_write_the_same_files(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        for done in [pool.submit(write_often, tmp_path) for _ in range(2)]:
+            done.result()
+    assert {path.name: path.read_text()[:1] for path in tmp_path.iterdir()} == {"results.json": "x", "results.md": "y"}

@@ -34,6 +34,15 @@ def test_what_was_uploaded_is_found_and_fetched_as_it_was(store: Path, url: str,
         }
 
 
+@pytest.mark.parametrize(("folder", "given"), [("ha/pos", "1"), ("ha", "pos"), (".", "ha"), ("ha/pos/1", ".")])
+def test_a_part_of_a_store_goes_where_it_was(
+    store: Path, url: str, monkeypatch: pytest.MonkeyPatch, folder: str, given: str
+) -> None:
+    monkeypatch.chdir(store / folder)
+    assert "ha/pos/1" in upload(Path(given), url)
+    assert fsspec.filesystem("memory").exists("/uploaded/ha/pos/1/manifest.json")
+
+
 def test_a_second_upload_copies_nothing(store: Path, url: str) -> None:
     upload(store, url)
     assert upload(store, url) == []
