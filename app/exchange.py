@@ -72,6 +72,7 @@ def _timeout_s(request: Request, *, limit: float) -> float:
     given = request.headers.get("x-request-timeout-ms")
     if given is None:
         return limit
-    if not given.isdecimal() or len(given) > _MOST_DIGITS or int(given) == 0:
+    digits = given.lstrip("0")
+    if not given.isdecimal() or not digits:
         raise InvalidInput("x-request-timeout-ms must be a whole number of milliseconds above 0")
-    return min(int(given) / 1000, limit)
+    return limit if len(digits) > _MOST_DIGITS else min(int(digits) / 1000, limit)

@@ -302,10 +302,10 @@ def test_docs_can_be_switched_off(serve: Serve) -> None:
     assert client.get("/docs").status_code == client.get("/openapi.json").status_code == 404
 
 
-@pytest.mark.parametrize("value", ["1" * 400, "1" * 5000])
-def test_a_timeout_of_more_digits_than_make_sense_is_refused(client: TestClient, value: str) -> None:
+@pytest.mark.parametrize("value", ["1" * 400, "1" * 5000, "0001"])
+def test_a_timeout_may_be_as_long_as_it_likes(client: TestClient, value: str) -> None:
     answer = client.post("/v1/ha/ner", json={"inputs": "a"}, headers={"x-request-timeout-ms": value})
-    problem(answer, 422, "invalid-input")
+    assert answer.status_code in ((504, 200) if value == "0001" else (200,))
 
 
 def test_texts_times_labels_count_before_any_pair_is_made(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
