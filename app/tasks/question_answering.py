@@ -139,7 +139,7 @@ def _candidates(row: Row, values: Tensors, *, item: QuestionItem) -> tuple[Ints,
     """
     starts, ends = _log_probabilities(row, values)
     places = np.flatnonzero(row.spans[:, 0] >= 0)
-    n_ends = max(min(item.max_answer_len, len(places)), 1)
+    n_ends = max(min(item.max_answer_len, len(row)), 1)
     first = np.repeat(places, n_ends)
     last = first + np.tile(np.arange(n_ends), len(places))
     inside = np.isin(last, places)

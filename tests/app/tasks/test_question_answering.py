@@ -37,6 +37,17 @@ def test_max_answer_len_is_in_pieces() -> None:
     assert spans_of(item, {3: 9.0}, {6: 9.0, 4: 1.0})[0][0] == "Bola ya"
 
 
+def test_an_answer_may_reach_over_pieces_that_stand_for_nothing() -> None:
+    item = QuestionItem("Ina", "b b b b")
+    (row,) = CODEC.encode(item, tiny.xlmr())
+    places = np.flatnonzero(row.spans[:, 0] >= 0)
+    assert places[-1] - places[0] >= len(places)  # a lone word begin lies between the letters
+    starts, ends = np.full(len(row), -9.0), np.full(len(row), -9.0)
+    starts[places[0]], ends[places[-1]] = 9.0, 9.0
+    (best,) = CODEC.decode(item, [row], [{"start_logits": starts, "end_logits": ends}]).answers
+    assert best.text == item.context
+
+
 def test_a_window_that_says_not_here_loses() -> None:
     item = QuestionItem("Ina", "isa " * 40 + "Kano")
     rows = CODEC.encode(item, tiny.bert())
