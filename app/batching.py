@@ -16,6 +16,7 @@ from app.errors import BistilError, DeadlineExceeded, EngineError, NotReady, Ove
 from app.microbatches import Cost, cut, in_two
 from app.rate import Rate
 from app.rows import Row, Tensors, pad, split
+from app.timing import Timing, union
 
 _LOG = logging.getLogger(__name__)
 _RETRY_AFTER_MAX_S = 60
@@ -38,18 +39,6 @@ class BatchStats:
     engine_s: float
 
 
-@dataclass(slots=True)
-class Timing:
-    """Where a submission's time went: ``forward`` while a batch with rows of its own ran, ``queue`` while none did.
-
-    ``stages`` are seconds, of what was queued alone, and add up to the time until the last of these batches ended;
-    without ``forward`` where none has. ``batch`` are the rows of that last one, its own and others'.
-    """
-
-    stages: dict[str, float] = field(default_factory=dict)
-    batch: Sequence[Row] = ()
-
-
 @dataclass(slots=True, eq=False)
 class _Submission:
     answer: "asyncio.Future[list[Tensors]]"
@@ -63,7 +52,7 @@ class _Submission:
 
     def leave(self) -> None:
         """Tell the timing where the time went, once the submission is answered or given up."""
-        forward_s = _union(self.ran)
+        forward_s = union(self.ran)
         ended = time.perf_counter() if self.n_left else max(ended for _, ended in self.ran)
         self.timing.stages = {"queue": ended - self.queued_at - forward_s}
         if self.ran:
@@ -379,15 +368,6 @@ class _Ran:
     started: float = field(kw_only=True)
     ended: float = field(kw_only=True)
     engine_s: float = field(kw_only=True)
-
-
-def _union(spans: Iterable[tuple[float, float]]) -> float:
-    """Seconds that at least one of the spans covers."""
-    total, covered = 0.0, -math.inf
-    for started, ended in sorted(spans):
-        total += max(ended - max(started, covered), 0.0)
-        covered = max(covered, ended)
-    return total
 
 
 def _expire(answer: "asyncio.Future[list[Tensors]]", timeout_s: float) -> None:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from tokenizers import Tokenizer
 
-from app.batching import Timing
 from app.daemon import in_daemon
 from app.errors import (
     BistilError,
@@ -30,6 +29,7 @@ from app.settings import Settings
 from app.shadow import Shadow
 from app.store import Location, ModelStore, Served
 from app.tasks.base import Task
+from app.timing import Timing
 from app.trace import Trace
 
 _LOG = logging.getLogger(__name__)

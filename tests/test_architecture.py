@@ -15,7 +15,7 @@ APP_LAYERS = (
     ("errors", "rows", "text", "arborescence"),
     ("plugins", "bundle", "microbatches", "buckets", "tensorrt", "huge_pages"),
     ("tasks", "engines"),
-    ("choice", "predictor", "guard", "agreement", "paired", "rate"),
+    ("choice", "predictor", "guard", "agreement", "paired", "rate", "timing"),
     ("batching",),
     (
         "problems",

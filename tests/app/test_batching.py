@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.batching import Batcher, BatchStats, Timing
+from app.batching import Batcher, BatchStats
 from app.errors import DeadlineExceeded, Overloaded
 from app.rows import Tensors
 from app.rows import pad as rows_pad
+from app.timing import Timing
 from tests.app.gate import Gate, batcher, entered, held, row, settle, twice
 from tests.app.tiny import FakeEngine
 from tests.patience import PATIENCE_S

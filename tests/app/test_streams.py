@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.batching import Batcher, BatchStats, Timing
+from app.batching import Batcher, BatchStats
 from app.microbatches import Cost, in_two
 from app.rows import Tensors
+from app.timing import Timing
 from tests.app.gate import Gate, entered, row, settle, twice
 from tests.app.tiny import FakeEngine
 from tests.patience import PATIENCE_S
