@@ -160,6 +160,8 @@ def _command(options: argparse.Namespace, task: str) -> str:
         said += ["--config", "<file>"]
     if options.target_labels:
         said.append("--target-labels")
+    if options.exporter:
+        said += ["--exporter", options.exporter]
     places = ("out=", "store=", "data=", "text=", "pool=", "teacher=", "export.teacher_store=", "tasks=")
     settings = [setting for setting in options.overrides if not setting.startswith(places)]
     return " ".join(["python -m distill build", *said, *map(shlex.quote, settings)])

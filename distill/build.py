@@ -18,7 +18,7 @@ from distill.delta import SparseDelta
 from distill.evaluate import judge, open_tokenizer, predictions, predictor_for
 from distill.inputs import EVALUATED, carried
 from distill.observation import attention_to_show
-from distill.publish import forms
+from distill.publish import forms, require
 from distill.recipe import Build
 from distill.student import create, layer_map, load_student
 from distill.tasks.base import Example, task_named, training_task
@@ -33,12 +33,12 @@ STAGES = ("trim", "adapt", "student", "distill", "teach", "transfer", "evaluate"
 
 def check(build: Build) -> None:
     """Every mistake that can be seen before the work starts, raised at once as a ConfigError or DataError."""
-    for task in build.tasks:
-        task_named(task)
+    codecs = [task_named(task).codec for task in build.tasks]
     try:
         forms(build.export.engines, build.export.precisions)
     except ConfigError as error:
         raise ConfigError(f"export.engines, export.precisions: {error}") from error
+    require(build.export.engines, build.export.exporter, codecs)
     problems: list[str] = []
     for language in build.languages:
         try:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from distill.export import ExportError
 from distill.quantize import HEADS, in_modules
 
 
+def require() -> None:
+    """Raises MissingExtra without openvino or nncf."""
+    if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
+        raise MissingExtra(f"engines = openvino needs {' and '.join(missing)}: pip install openvino nncf")
+
+
 def quantize(
     fp32_path: Path, int8_path: Path, *, calibration: Sequence[Tensors], keep_fp32: Sequence[str] = HEADS
 ) -> None:
@@ -22,11 +29,10 @@ def quantize(
     `calibration` is padded batches of real text. Raises MissingExtra without openvino and nncf, ExportError where NNCF
     cannot quantise the model or cannot leave the head alone.
     """
-    try:
-        import nncf
-        import openvino
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"int8 for OpenVINO needs {error.name}: pip install openvino nncf") from error
+    require()
+    import nncf
+    import openvino
+
     graph = onnx.load(fp32_path, load_external_data=False).graph
     inputs = [value.name for value in graph.input]
     kept = {name for node in graph.node if in_modules(node, keep_fp32) for name in (node.name, *node.output)}

@@ -12,22 +12,18 @@ from app.errors import MissingExtra
 from distill.export import ExportError, output_names
 
 COMMAND = "optimum-cli"
+NO_PARSER = "optimum exports no dependency parser: use the exporter torch"
 
 
 def export_onnx(model: PreTrainedModel, path: Path) -> None:
     """Write the model as fp32 ONNX through `optimum-cli export onnx`, whichever environment that command is from.
 
-    Raises ExportError for a parser, which optimum does not know,
-    MissingExtra where there is no such command, and ExportError with the end of the command's output where it fails.
+    Raises MissingExtra where there is no such command, and ExportError for a parser, which optimum does not know, and
+    with the end of the command's output where it fails.
     """
     if hasattr(model, "parser"):
-        raise ExportError("optimum exports no dependency parser: use the exporter torch")
-    command = shutil.which(COMMAND)
-    if command is None:
-        raise MissingExtra(
-            f"there is no {COMMAND} on the PATH: install `optimum-onnx[onnxruntime]` into an environment of its own "
-            "(it needs transformers below 4.58) and put that environment's bin folder on the PATH"
-        )
+        raise ExportError(NO_PARSER)
+    command = installed()
     model.train(False).float().cpu()
     with tempfile.TemporaryDirectory(prefix="bistil-optimum-") as place:
         source, out = Path(place) / "model", Path(place) / "onnx"
@@ -42,6 +38,17 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
     for node in exported.graph.node:
         node.doc_string = ""
     onnx.save(exported, path)
+
+
+def installed() -> str:
+    """Where the command is. Raises MissingExtra where there is none."""
+    command = shutil.which(COMMAND)
+    if command is None:
+        raise MissingExtra(
+            f"there is no {COMMAND} on the PATH: install `optimum-onnx[onnxruntime]` into an environment of its own "
+            "(it needs transformers below 4.58) and put that environment's bin folder on the PATH"
+        )
+    return command
 
 
 def _task(model: PreTrainedModel) -> str:

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -182,6 +182,19 @@ def forms(engines: Sequence[str], precisions: Sequence[str]) -> list[Form]:
     if not forms:
         raise ConfigError(f"no model is written in {', '.join(precisions)} for {', '.join(engines)}")
     return forms
+
+
+def require(engines: Sequence[str], exporter: str, codecs: Collection[str]) -> None:
+    """Raises MissingExtra where what writes for these engines, or the exporter, is not installed.
+
+    Raises ConfigError where the exporter cannot write a model of one of the `codecs`.
+    """
+    if exporter == "optimum" and "dependency_parsing" in codecs:
+        raise ConfigError(optimum.NO_PARSER)
+    if "openvino" in engines:
+        openvino.require()
+    if exporter == "optimum":
+        optimum.installed()
 
 
 def _write(form: Form, model: PreTrainedModel, staging: Path, calibration: Sequence[Tensors]) -> None:

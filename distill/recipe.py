@@ -259,6 +259,8 @@ def _inherit(merged: Mapping[str, Any], name: str) -> None:
         if not isinstance(settings, Mapping):
             setting = _EXAMPLES[name] if task in ("default", *TASKS) else f"{task}={settings}"
             raise ConfigError(f"{name}.{task}: name a task or default, as in {name}.default.{setting}")
+        if task not in ("default", *TASKS):
+            raise UnknownChoice(f"task in {name}", task, ("default", *TASKS))
     for task in table:
         if task != "default":
             table[task] = configuration.merge([table.get("default", {}), table[task]])

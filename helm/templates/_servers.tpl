@@ -23,8 +23,14 @@ languages with layout shared, else one a language.
 {{- else -}}
 {{- range $language := $enabled -}}
 {{- $own := get $.Values.languages $language -}}
+{{- $name := printf "%s-%s" (include "bistil.fullname" $) (lower $language) -}}
+{{- range $servers -}}
+{{- if eq .name $name -}}
+{{- fail (printf "languages.%s and languages.%s would both be the Deployment %s: disable one, or set layout=shared" (first .languages) $language $name) -}}
+{{- end -}}
+{{- end -}}
 {{- $servers = append $servers (dict
-      "name" (printf "%s-%s" (include "bistil.fullname" $) (lower $language))
+      "name" $name
       "languages" (list $language)
       "labels" (merge (dict "language" $language) $component)
       "replicas" (ternary $own.replicas $.Values.replicas (hasKey $own "replicas"))

@@ -243,6 +243,29 @@ def test_a_wrong_setting_is_an_error_that_lists_the_choices(
     assert told in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        (("export.engines=onnx,openvino",), "engines = openvino needs nncf: pip install openvino nncf"),
+        (("--exporter", "optimum"), "there is no optimum-cli on the PATH: install `optimum-onnx[onnxruntime]`"),
+        (("--exporter", "optimum", "--tasks", "ner,dp"), "optimum exports no dependency parser"),
+    ],
+)
+def test_what_cannot_be_exported_here_is_told_before_the_work_starts(
+    tmp_path: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    extra: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("distill.openvino.find_spec", {"openvino": object()}.get)
+    assert main(arguments(tmp_path, data, *extra)) == 2
+    assert told in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_later_stage_alone_says_which_one_comes_first(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

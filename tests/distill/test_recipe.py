@@ -70,6 +70,7 @@ def test_a_narrower_student_that_would_begin_with_its_teacher_s_weights_is_refus
         ({"teach": {"default": 3}}, r"teach\.default: name a task or default, as in teach\.default\.max_examples=64"),
         ({"teach": 3}, r"teach = 3: expected a table by task, as in teach\.default\."),
         ({"transfer": "ner"}, r"transfer = 'ner': expected a table by task, as in transfer\.default\."),
+        ({"teach": {"nre": {"seed": 1}}}, r"unknown task in teach 'nre'; choose from: default, ner, pos"),
     ],
 )
 def test_a_setting_of_no_task_is_an_error_that_says_how_to_write_it(given: dict[str, Any], told: str) -> None:

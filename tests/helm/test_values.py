@@ -90,6 +90,8 @@ def test_a_typo_in_any_key_is_refused(path: tuple[str, ...]) -> None:
         ({"modelStore": {"size": "10GB"}}, "/modelStore/size"),
         ({"image": {"digest": "sha256:12"}}, "/image/digest"),
         ({"autoscaling": {"metric": "rps"}}, "/autoscaling/metric"),
+        ({"fullnameOverride": "Hausa"}, "/fullnameOverride"),
+        ({"nameOverride": "ner_ha"}, "/nameOverride"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(values: dict[str, Any], message: str) -> None:
@@ -104,6 +106,11 @@ def test_a_value_that_cannot_work_is_refused(values: dict[str, Any], message: st
         ({"languages": {"ha": {"enabled": True, "replicas": 2}}}, "layout=perLanguage"),
         ({"modelStore": {"url": "s3://a/b", "create": True}}, "exclude each other"),
         ({"autoscaling": {"enabled": True, "minReplicas": 5}}, "minReplicas is above"),
+        ({"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": 0}}}, "no pod can be replaced"),
+        (
+            {"layout": "perLanguage", "languages": {"zh-Hant": {"enabled": True}, "zh-hant": {"enabled": True}}},
+            "languages.zh-Hant and languages.zh-hant would both be the Deployment demo-bistil-zh-hant",
+        ),
         ({"distill": {"enabled": True}}, "distill.languages is empty"),
         ({"distill": {"enabled": True, "languages": ["sw"]}}, "distill.dataClaim is empty"),
         ({"distill": {"enabled": True, "languages": ["sw"], "dataClaim": "d"}}, "needs a store to publish to"),
