@@ -93,6 +93,7 @@ def learn(model_folder: Path, language: str, *, adaptation: Adaptation, text: Se
         density=adaptation.density,
         folder=folder,
         score=score,
+        name=f"adapt {language}",
     )
     return Sparse(delta=of_encoder(result.delta, model), full=result.full, sparse=result.sparse)
 
@@ -147,4 +148,6 @@ def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     seen: Any = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     chosen = batch["labels"] != -100
     logits = token_logits(model, seen.last_hidden_state[chosen])
+    if not chosen.any():
+        return logits.float().sum()
     return functional.cross_entropy(logits.float(), batch["labels"][chosen])

@@ -232,8 +232,8 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
     def work(folder: Path) -> Mapping[str, Any]:
         data = _labelled(build, task, max_examples=phase.tuning.max_examples, max_dev=phase.tuning.max_dev)
         source, layers = build.folder / "distill" / "model", tuple(distilled["layer_map"])
-        wanted = round(phase.unlabelled_share * len(data.train))
-        texts = unlabelled.sample(build.texts, build.tgt, wanted) if wanted else []
+        wanted = max(1, round(phase.unlabelled_share * len(data.train)))
+        texts = unlabelled.sample(build.texts, build.tgt, wanted) if phase.unlabelled_share else []
         model, result = transfer(
             source,
             build.folder / task / "teach" / "model",
@@ -244,12 +244,15 @@ def task_student(build: Build, task: str) -> dict[str, Any]:
             folder=folder,
             texts=texts,
             untuned=build.folder / "trim" / "model",
+            sfts=tuple(_sfts(build, *carried(build)).values()),
             projection=build.folder / "distill" / PROJECTION,
         )
         if not processes.is_main():
             return {}
         _save(model, folder / "model", tokenizer=source)
         base = distilled["fingerprint"] if phase.start == "student" else f"{phase.start} of {taught['fingerprint']}"
+        if phase.intermediate:
+            base = f"intermediate objectives from {base}"
         result.delta.save(folder / "delta.safetensors", metadata={"base": base, "task": task})
         stage.discard(
             folder,
@@ -300,6 +303,7 @@ def _evaluate(build: Build, task: str, who: str, where: str) -> dict[str, Any]:
             model = opened_teacher(build, task, attn_implementation="sdpa")
         else:
             model = open_model(source, training, dropout=0.0, attn_implementation="sdpa", seed=0).eval()
+        processes.place(model)
         predictor = predictor_for(
             model,
             open_tokenizer(source),
@@ -322,7 +326,7 @@ def opened_teacher(build: Build, task: str, *, attn_implementation: str) -> PreT
     model: PreTrainedModel = open_model(
         source, training_task(task), dropout=0.0, attn_implementation=attn_implementation, seed=0
     ).eval()
-    if build.adapted and carried(build):
+    if build.adapted and carried(build) not in ((), (build.tgt,)):
         adaptation.swap(model, *_sfts(build, *carried(build), build.tgt).values())
     return model
 
@@ -373,5 +377,5 @@ def _existing(path: Path) -> Path:
 def sample_texts(build: Build, count: int, *, language: str) -> Iterator[str]:
     """At most `count` lines of a language's text at even distances."""
     total = sum(1 for _ in lines(build.texts, language))
-    step = max(1, total // count)
-    return islice(lines(build.texts, language), 0, step * count, step)
+    chosen = {i * total // count for i in range(count)}
+    return (line for place, line in enumerate(lines(build.texts, language)) if place in chosen)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.errors import ConfigError
+from distill.ranges import misfits
 
 T = TypeVar("T")
 
@@ -17,11 +18,12 @@ T = TypeVar("T")
 def read(cls: type[T], sources: Sequence[Mapping[str, Any]]) -> T:
     """Merge nested mappings, later ones winning, into the dataclass `cls`.
 
-    Raises ConfigError with every unknown key and every value of a wrong type.
+    Raises ConfigError with every unknown key, every value of a wrong type and every number out of range.
     """
     merged = merge(sources)
     problems: list[str] = []
     value = _build(cls, merged, "", problems)
+    problems += misfits(merged)
     if problems:
         raise ConfigError("the configuration has mistakes:\n" + "\n".join(f"  - {p}" for p in problems))
     return typing.cast(T, value)

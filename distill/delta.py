@@ -26,7 +26,7 @@ class SparseDelta:
     def between(
         cls, before: Mapping[str, Tensor], after: Mapping[str, Tensor], *, mask: Mapping[str, Tensor]
     ) -> "SparseDelta":
-        """The masked entries' differences, and the full values of every tensor of `after` that `mask` does not name."""
+        """The masked entries' differences, and the full values of what else changed or is new; all on the CPU."""
         sparse = {}
         for name, kept in mask.items():
             indices = kept.flatten().nonzero().squeeze(1)
@@ -84,10 +84,15 @@ class SparseDelta:
         return SparseDelta(sparse={**self.sparse, embedding: cut}, dense=self.dense)
 
     def save(self, path: Path, *, metadata: Mapping[str, str]) -> None:
-        """Write safetensors: `<name>#indices`, `<name>#values`, `<name>#dense`."""
+        """Write safetensors: `<name>#indices`, `<name>#values`, `<name>#dense`.
+
+        Values that are a tensor's first ones, as are those of a tensor that changed as a whole, have no indices.
+        """
         tensors = {f"{name}#dense": value.contiguous() for name, value in self.dense.items()}
         for name, (indices, values) in self.sparse.items():
-            tensors[f"{name}#indices"], tensors[f"{name}#values"] = indices, values.contiguous()
+            tensors[f"{name}#values"] = values.contiguous()
+            if not torch.equal(indices, torch.arange(len(values))):
+                tensors[f"{name}#indices"] = indices
         fresh = path.with_suffix(".tmp")
         save_file(tensors, fresh, metadata=dict(metadata))
         fresh.replace(path)
@@ -100,9 +105,9 @@ class SparseDelta:
         kinds = {key.rpartition("#")[2] for key in tensors}
         if not kinds <= {"indices", "values", "dense"}:
             raise DataError(f"{path} is no sparse delta: it holds {', '.join(sorted(tensors)[:3])}")
-        names = [key.removesuffix("#indices") for key in tensors if key.endswith("#indices")]
+        values = {key.removesuffix("#values"): value for key, value in tensors.items() if key.endswith("#values")}
         return cls(
-            sparse={name: (tensors[f"{name}#indices"], tensors[f"{name}#values"]) for name in names},
+            sparse={name: (tensors.get(f"{name}#indices", torch.arange(len(v))), v) for name, v in values.items()},
             dense={key.removesuffix("#dense"): value for key, value in tensors.items() if key.endswith("#dense")},
         )
 

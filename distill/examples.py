@@ -1,7 +1,8 @@
 """Labelled examples as training micro-batches: a function of the seed and the micro-batch's number alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -22,6 +23,7 @@ class TaskBatches:
     batch_size: int
     seed: int
     pad_id: int
+    _batches: dict[int, list[np.ndarray]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -58,13 +60,20 @@ class TaskBatches:
 
     def __call__(self, index: int) -> Batch:
         epoch, place = divmod(index, self.per_epoch)
-        chosen = self._epoch(epoch)[place]
+        if epoch not in self._batches:  # the order of one epoch is kept: it takes a second for half a million rows
+            self._batches.clear()
+            self._batches[epoch] = self._epoch(epoch)
+        chosen = self._batches[epoch][place]
         return collate([self.rows[i] for i in chosen], [self.targets[i] for i in chosen], pad_id=self.pad_id)
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        return np.asarray([len(row) for row in self.rows])
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         generator = np.random.default_rng([self.seed, epoch])
         order = generator.permutation(len(self.rows))
-        lengths = np.asarray([len(row) for row in self.rows])
+        lengths = self._lengths
         pool = self.batch_size * _POOL
         batches: list[np.ndarray] = []
         for start in range(0, len(order), pool):

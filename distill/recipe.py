@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,15 +30,6 @@ _HOW = {
     ),
 }
 """What a method says, table by table; a preset's word on it counts where there is no method."""
-
-_RANGES = {
-    **dict.fromkeys(("batch_size", "sequence_length", "accumulate", "evaluations"), (1, inf)),
-    **dict.fromkeys(("rounds", "calibration_texts", "hidden_size_reduction_factor"), (1, inf)),
-    **dict.fromkeys(("max_examples", "max_dev", "test_examples", "stride"), (0, inf)),
-    "max_length": (3, inf),  # a piece between two special tokens
-    "threshold": (0, 1),
-}
-"""The least that a number may be, in whichever table it is, and what it must be below."""
 
 _EXAMPLES = {"teach": "max_examples=64", "transfer": "sparse_epochs=3"}
 
@@ -158,7 +148,6 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
     for table in ("teach", "transfer"):
         _inherit(merged, table)
     build = configuration.read(Build, [merged])
-    _check_numbers(build)
     _check_objectives(build)
     _check_widths(build)
     if build.adapted and build.adapt is None:
@@ -168,24 +157,6 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
         if "default" not in said and (missing := [task for task in build.tasks if task not in said]):
             raise ConfigError(f"[{table}] says nothing about {', '.join(missing)} and has no default")
     return build
-
-
-def _check_numbers(build: Build) -> None:
-    """Raises ConfigError with every number that no stage could work with."""
-    problems: list[str] = []
-
-    def look(table: Mapping[str, Any], prefix: str) -> None:
-        for key, value in table.items():
-            if isinstance(value, Mapping):
-                look(value, f"{prefix}{key}.")
-            elif key in _RANGES and not _RANGES[key][0] <= value < _RANGES[key][1]:
-                least, limit = _RANGES[key]
-                below = f" and below {limit:g}" if limit < inf else ""
-                problems.append(f"{prefix}{key} = {value}: expected at least {least}{below}")
-
-    look(configuration.plain(build), "")
-    if problems:
-        raise ConfigError("the configuration has mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 def _check_objectives(build: Build) -> None:
@@ -200,7 +171,22 @@ def _check_objectives(build: Build) -> None:
         for table in tables:
             if table and absent in Sum.of(table).parts:
                 raise ConfigError(f"objective.{absent} has nothing to learn from in {where}")
+    for where, table in [
+        ("phase1", build.phase1.teacher_objective),
+        *((f"transfer.{task}", phase.teacher_objective) for task, phase in build.transfer.items()),
+    ]:
+        for name, (_, objective) in Sum.of(table).parts.items() if table else ():
+            if not objective.needs <= {"logits", "labels"}:
+                raise ConfigError(
+                    f"{where}.teacher_objective.{name} compares layers, from which a teacher does not learn: take of "
+                    "logits, task and mlm"
+                )
     for task, phase in build.transfer.items():
+        if phase.density < 1 and phase.tuning.weight_decay:
+            raise ConfigError(
+                f"transfer.{task}.tuning.weight_decay = {phase.tuning.weight_decay} would move what a sparse phase "
+                "leaves alone: take 0, or density = 1.0"
+            )
         if phase.intermediate and phase.teacher_objective:
             raise ConfigError(
                 f"transfer.{task} has intermediate objectives, in which the teacher stands still, and a "

@@ -59,7 +59,7 @@ def channel_maxima(
             real = batch["attention_mask"].astype(bool)
             values = session.run(list(names), {name: batch[name] for name in declared})
             for name, value in zip(names, values, strict=True):
-                rows = value[real] if value.shape[:2] == real.shape else value
+                rows = value[real] if value.ndim > 2 and value.shape[:2] == real.shape else value
                 loud = np.abs(rows).reshape(-1, value.shape[-1]).max(axis=0)
                 found[name] = np.maximum(found[name], loud) if name in found else loud
     return found

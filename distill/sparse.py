@@ -51,12 +51,13 @@ def sparse_fine_tune(
     density: float,
     folder: Path,
     score: Callable[[], float] | None,
+    name: str,
     beside: nn.ModuleDict | None = None,
 ) -> Sparse:
     """Full phase, mask of the largest changes, rewind, sparse phase. The head trains densely in both.
 
     So do the modules `beside` the model, which are rewound too. Resumes in whichever phase it was killed: the mask and
-    the starting weights are files in `folder`.
+    the starting weights are files in `folder`. `name` is what progress and errors call the whole.
     """
     learners = nn.ModuleDict({_MODEL: model, **(beside or {})})
     start = folder / "start.safetensors"
@@ -64,7 +65,7 @@ def sparse_fine_tune(
         folder.mkdir(parents=True, exist_ok=True)
         _save(start, {name: value.detach().contiguous() for name, value in _named(learners).items()})
     processes.wait()
-    mask = _mask(learners, loss, batches, full=full, density=density, folder=folder, score=score)
+    mask = _mask(learners, loss, batches, full=full, density=density, folder=folder, score=score, name=name)
     _restore(learners, load_file(start))
     trained = train(
         learners,
@@ -72,7 +73,7 @@ def sparse_fine_tune(
         batches,
         schedule=sparse,
         folder=folder / "sparse",
-        name="phase 2, sparse",
+        name=f"{name}, sparse",
         score=score,
         mask={f"{_MODEL}.{name}": kept for name, kept in mask.items()} if density < 1.0 else None,
     )
@@ -93,17 +94,18 @@ def _mask(
     density: float,
     folder: Path,
     score: Callable[[], float] | None,
+    name: str,
 ) -> dict[str, Tensor]:
-    """The full phase and what it finds; at density 1 everything, at once."""
+    """The full phase and what it finds; at density 1 everything, at once. On the CPU, wherever the model is."""
     model = cast(PreTrainedModel, learners[_MODEL])
     names, file = maskable(model), folder / "mask.safetensors"
     if density == 1.0:
-        return {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in names}
+        return whole(model)
     if processes.decide(lambda: not file.is_file()):
         start = load_file(folder / "start.safetensors")
         _restore(learners, start)
         trained = train(
-            learners, loss, batches, schedule=full, folder=folder / "full", name="phase 2, full", score=score
+            learners, loss, batches, schedule=full, folder=folder / "full", name=f"{name}, full", score=score
         )
         if processes.is_main():
             mask = find_mask(_of_model(start), parameters(model), names, density)
@@ -114,9 +116,15 @@ def _mask(
 
 
 def maskable(model: PreTrainedModel) -> list[str]:
-    """Names of the base model's trainable parameters, embeddings included, the head excluded."""
-    prefix = f"{model.base_model_prefix}."
-    return [name for name, value in parameters(model).items() if value.requires_grad and name.startswith(prefix)]
+    """Names of the base model's trainable parameters, embeddings included, the head and its pooler excluded."""
+    prefix, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    trained = [name for name, value in parameters(model).items() if value.requires_grad]
+    return [name for name in trained if name.startswith(prefix) and not name.startswith(pooler)]
+
+
+def whole(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The mask that keeps every maskable entry; on the CPU, as those of `find_mask` are."""
+    return {name: torch.ones(model.get_parameter(name).shape, dtype=torch.bool) for name in maskable(model)}
 
 
 def find_mask(

@@ -126,13 +126,19 @@ def teach(
 
 
 def open_model(
-    folder: Path, task: TrainingTask, *, dropout: float, attn_implementation: str, seed: int
+    folder: Path,
+    task: TrainingTask,
+    *,
+    dropout: float,
+    attention_dropout: float | None = None,
+    attn_implementation: str,
+    seed: int,
 ) -> PreTrainedModel:
     """The encoder in `folder` with a head for the task, new where the folder holds none; float32.
 
     A new head starts as torch's layers do, at a scale of 1 / sqrt(width). transformers' constant 0.02 is that of width
     768: a narrower encoder gets too faint a gradient through it, and learns no inference for hundreds of steps. What
-    starts at zero stays there.
+    starts at zero stays there. `attention_dropout`, of attention maps, is `dropout` unless given.
     """
     transformers.set_seed(seed)
     options: dict[str, Any] = {}
@@ -143,7 +149,11 @@ def open_model(
             "label2id": {label: index for index, label in enumerate(task.labels)},
         }
     config = transformers.AutoConfig.from_pretrained(folder, **options)
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    config.attention_probs_dropout_prob = dropout if attention_dropout is None else attention_dropout
+    config.hidden_dropout_prob = dropout
+    for name in ("classifier_dropout", "cls_dropout", "pooler_dropout"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, dropout)
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

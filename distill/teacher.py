@@ -158,6 +158,10 @@ def _config(folder: Path) -> Any:
         raise ConfigError(
             f"the teacher in {folder} is a {architectures[0]}, not a masked language model (…ForMaskedLM)"
         )
+    if stated["model_type"] == "deberta-v2" and stated.get("legacy") is False:
+        raise ConfigError(
+            f"the teacher in {folder} has legacy = false, a head that is not read: DeBERTa-v3 has the other"
+        )
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 

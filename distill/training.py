@@ -178,7 +178,7 @@ def _score(score: Callable[[], float], run: "_Run", model: nn.Module, folder: Pa
 def bf16_is_native() -> bool:
     """Whether this machine multiplies bf16 in hardware."""
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

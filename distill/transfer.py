@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from app.errors import ConfigError
+from app.errors import ConfigError, DataError
 from distill import processes
+from distill.delta import SparseDelta
 from distill.distillation import Distillation
 from distill.evaluate import evaluate, open_tokenizer, predictor_for
 from distill.examples import TaskBatches
@@ -19,8 +20,9 @@ from distill.objectives.base import Batch, Outputs, Sum
 from distill.observation import attention_to_show, observe
 from distill.projection import Projection
 from distill.sparse import Sparse, sparse_fine_tune
-from distill.student import Part, freeze, load_student, source_name
+from distill.student import Part, freeze, source_name
 from distill.teach import TaskData, Tuning, inputs, open_model
+from distill.teacher import load_teacher
 from distill.training import train
 from distill.unlabelled import Interleaved, label
 
@@ -65,21 +67,30 @@ def transfer(
     folder: Path,
     texts: Sequence[str] = (),
     untuned: Path,
+    sfts: Sequence[SparseDelta] = (),
     projection: Path | None = None,
 ) -> tuple[PreTrainedModel, Sparse]:
     """Full phase, mask, sparse phase against the task teacher in `teacher_folder`; dev scores choose the weights.
 
     All folders must share one trimmed vocabulary: student and teacher read the same ids. `texts` are the unlabelled
     ones; more than the share of an epoch are not read. `layers`: the teacher layer that each student layer is compared
-    with; `copied`: the one that was copied for it. `untuned`: the model that the task teacher was tuned from;
-    `projection`: where phase 1 left a narrow student's map to the teacher's width, if any.
+    with; `copied`: the one that was copied for it. `untuned`, with `sfts` added to it: the model that the task teacher
+    was tuned from; `projection`: where phase 1 left a narrow student's map to the teacher's width, if any. Raises
+    DataError where unlabelled texts are wanted and there are none.
     """
     tuning, task = phase.tuning, data.task
     attention = attention_to_show(phase.needs)
-    student = open_model(student_folder, task, dropout=tuning.dropout, attn_implementation=attention, seed=tuning.seed)
+    student = open_model(
+        student_folder,
+        task,
+        dropout=tuning.dropout,
+        attention_dropout=0.0 if "attentions" in phase.needs else tuning.dropout,
+        attn_implementation=attention,
+        seed=tuning.seed,
+    )
     teacher = open_model(teacher_folder, task, dropout=0.0, attn_implementation=attention, seed=tuning.seed)
     processes.place(teacher, student)
-    begin(student, teacher, phase.start, copied=copied, untuned=untuned)
+    begin(student, teacher, phase.start, copied=copied, untuned=untuned, sfts=sfts)
     if phase.copy_head:
         copy_head(teacher, student)
     freeze(student, phase.frozen)
@@ -93,6 +104,10 @@ def transfer(
     labelled = TaskBatches.of(task, data.train, tokenizer, **sampling)
     batches: TaskBatches | Interleaved = labelled
     if phase.unlabelled_share:
+        if not texts:
+            raise DataError(
+                "unlabelled_share: the target's text has no sentence of four words, which phase 2 would read"
+            )
         examples = label(predictor_for(teacher, tokenizer, task, **lengths), task, texts)
         unlabelled = TaskBatches.of(task, examples, tokenizer, **sampling)
         batches = Interleaved(labelled, unlabelled, share=phase.unlabelled_share)
@@ -139,6 +154,7 @@ def transfer(
         density=phase.density,
         folder=folder,
         score=score,
+        name="phase 2",
         beside=distillation.learners,
     )
     return student, replace(result, intermediate=intermediate)
@@ -146,9 +162,15 @@ def transfer(
 
 @torch.no_grad()
 def begin(
-    student: PreTrainedModel, teacher: PreTrainedModel, start: str, *, copied: tuple[int, ...], untuned: Path
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    start: str,
+    *,
+    copied: tuple[int, ...],
+    untuned: Path,
+    sfts: Sequence[SparseDelta] = (),
 ) -> None:
-    """Set the student's encoder to where phase 2 starts (see `Phase2`).
+    """Set the student's encoder to where phase 2 starts (see `Phase2`). `sfts` are in the task teacher and no tuning.
 
     A pooler, which the untuned model lacks, is the task teacher's. Raises ConfigError at unequal widths.
     """
@@ -159,11 +181,14 @@ def begin(
     tuned = cast(PreTrainedModel, teacher.base_model).state_dict()
     original: dict[str, Tensor] = {}
     if start == "task_change":
-        original = load_student(untuned, attn_implementation="sdpa").state_dict()
+        before, _ = load_teacher(untuned)
+        for delta in sfts:
+            delta.apply(before)
+        original = cast(PreTrainedModel, before.base_model).state_dict()
     for name, value in cast(PreTrainedModel, student.base_model).state_dict().items():
         source = source_name(name, copied)
         moved = tuned[source].to(value.device)
-        value.copy_(value + moved - original[source] if source in original else moved)
+        value.copy_(value + moved - original[source].to(value.device) if source in original else moved)
 
 
 def copy_head(teacher: PreTrainedModel, student: PreTrainedModel) -> None:

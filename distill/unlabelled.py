@@ -1,7 +1,6 @@
 """Text without labels for phase 2, which the task teacher labels; of any language, the target's above all."""
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,22 @@ _SHORTEST = 4
 
 
 def sample(folders: Sequence[Path], language: str, count: int) -> list[str]:
-    """At most `count` sentences of four words or more, from lines at even distances through the language's text."""
+    """At most `count` sentences of four words or more, from lines at even distances, from the first line on.
+
+    Where these do not give as many, the lines between them do, in their order.
+    """
     total = sum(1 for _ in lines(folders, language))
     step, each = max(1, total // max(1, count)), -(-count // total)
     found: list[str] = []
-    for line in islice(lines(folders, language), 0, None, step):
-        spans = words(line)
-        long = [part for part in sentences(line, spans) if part[1] - part[0] >= _SHORTEST]
-        found += [line[spans[first][0] : spans[last - 1][1]] for first, last in long[:each]]
-    return found[:count]
+    for between in (False, True):
+        for place, line in enumerate(lines(folders, language)):
+            if (place % step != 0) == between:
+                spans = words(line)
+                long = [part for part in sentences(line, spans) if part[1] - part[0] >= _SHORTEST]
+                found += [line[spans[first][0] : spans[last - 1][1]] for first, last in long[:each]]
+            if len(found) >= count:
+                return found[:count]
+    return found
 
 
 def label(teacher: Predictor[Any, Any], task: TrainingTask, texts: Sequence[str]) -> list[Example]:

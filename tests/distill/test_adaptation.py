@@ -232,3 +232,19 @@ def test_an_adapted_build_s_teachers_carry_the_sfts(teacher: Path, tmp_path: Pat
 
 def encoder(model: PreTrainedModel) -> list[torch.Tensor]:
     return [value for name, value in model.named_parameters() if name.startswith("roberta.encoder")]
+
+
+def test_a_build_of_one_language_opens_its_adapted_teacher_as_it_is(teacher: Path, tmp_path: Path) -> None:
+    corpora.write(tmp_path / "data", sentences=30)
+    short = {"sequence_length": 32, "batch_size": 4, "heldout": 0.2, "heldout_batches": 1}
+    tuning = {"default": {"epochs": 0.1, "max_length": 64}}
+    places = {"teacher": str(teacher), "data": str(tmp_path / "data"), "out": str(tmp_path / "runs")}
+    adapt = {"adapt": {"schedule": {"steps": 2}, **short}, "tasks": "pos", "method": "bistil-adapted"}
+    build = recipe.read("compare", [{"src": "ha", "tgt": "ha", **adapt, **places, "teach": tuning}])
+    building.trim(build)
+    building.adapt(build)
+    building.task_teacher(build, "pos")
+    source = build.folder / "pos" / "teach" / "model"
+    tuned = open_model(source, training_task("pos"), dropout=0.0, attn_implementation="sdpa", seed=0)
+    opened = building.opened_teacher(build, "pos", attn_implementation="sdpa")
+    assert all(torch.equal(value, opened.state_dict()[name]) for name, value in tuned.state_dict().items())

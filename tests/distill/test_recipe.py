@@ -79,24 +79,54 @@ def test_a_setting_of_no_task_is_an_error_that_says_how_to_write_it(given: dict[
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
+    ("setting", "value", "said"),
     [
-        ("export.rounds", 0),
-        ("export.calibration_texts", 0),
-        ("export.test_examples", -1),
-        ("export.threshold", 2.0),
-        ("student.threshold", 1.0),
-        ("student.threshold", -0.5),
-        ("student.hidden_size_reduction_factor", 0),
-        ("phase1.sequence_length", 0),
-        ("phase1.batch_size", -1),
-        ("phase1.schedule.accumulate", 0),
-        ("teach.default.batch_size", 0),
-        ("teach.default.evaluations", 0),
-        ("teach.default.max_length", 2),
-        ("transfer.default.tuning.evaluations", 0),
+        ("export.rounds", 0, "at least 1"),
+        ("export.calibration_texts", 0, "at least 1"),
+        ("export.test_examples", -1, "at least 0"),
+        ("export.threshold", 2.0, "at least 0 and below 1"),
+        ("student.threshold", 1.0, "at least 0 and below 1"),
+        ("student.threshold", -0.5, "at least 0 and below 1"),
+        ("student.hidden_size_reduction_factor", 0, "at least 1"),
+        ("phase1.sequence_length", 0, "at least 1"),
+        ("phase1.batch_size", -1, "at least 1"),
+        ("phase1.mask_share", 15, "more than 0 and at most 1"),
+        ("phase1.heldout_batches", 0, "at least 1"),
+        ("phase1.schedule.accumulate", 0, "at least 1"),
+        ("phase1.schedule.steps", -5, "at least 1"),
+        ("phase1.schedule.log_every", 0, "at least 1"),
+        ("phase1.schedule.checkpoint_every", 0, "at least 1"),
+        ("phase1.schedule.decay_share", 0, "more than 0 and at most 1"),
+        ("teach.default.batch_size", 0, "at least 1"),
+        ("teach.default.evaluations", 0, "at least 1"),
+        ("teach.default.learning_rate", -1, "at least 0"),
+        ("teach.default.max_length", 2, "at least 3"),
+        ("transfer.default.tuning.evaluations", 0, "at least 1"),
+        ("transfer.default.density", 8, "more than 0 and at most 1"),
+        ("transfer.default.unlabelled_share", 1.0, "at least 0 and below 1"),
+        ("transfer.default.objective.logits.temperature", 0, "more than 0"),
+        ("phase1.objective.mutual_information.samples", 1, "at least 2"),
+        ("phase1.objective.mutual_information.alpha", 1.5, "at least 0 and at most 1"),
     ],
 )
-def test_a_number_that_no_stage_can_work_with_is_refused_by_its_name(setting: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{re.escape(setting)} = {value}: expected at least"):
+def test_a_number_that_no_stage_can_work_with_is_refused_by_its_name(setting: str, value: float, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"{re.escape(setting)} = {value}: expected {said}(\n|$)"):
         recipe.read("quick", [{"tgt": "ha"}, config.overrides([f"{setting}={value}"])])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"density": 0.5, "tuning": {"weight_decay": 0.01}},
+            r"transfer\.default\.tuning\.weight_decay = 0\.01 would move",
+        ),
+        (
+            {"teacher_objective": {"hidden_states": 1.0}},
+            r"transfer\.default\.teacher_objective\.hidden_states compares",
+        ),
+    ],
+)
+def test_what_a_phase_could_not_do_is_told_before_it(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipe.read("compare", [{"tgt": "ha", "transfer": {"default": given}}])

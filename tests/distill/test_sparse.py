@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForTokenClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from app.errors import ConfigError, DataError
 from distill.delta import SparseDelta, parameters
-from distill.sparse import Sparse, find_mask, maskable, sparse_fine_tune
+from distill.sparse import Sparse, find_mask, maskable, sparse_fine_tune, whole
 from distill.student import freeze
 from distill.teacher import load_teacher
 from distill.training import Batch, Schedule
@@ -54,6 +54,7 @@ def tune(
         density=density,
         folder=folder / "work",
         score=None,
+        name="phase 2",
     )
 
 
@@ -165,3 +166,31 @@ def test_the_search_for_the_mask_needs_less_than_two_copies_of_the_parameters() 
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     copies, kept = done.stdout.split()
     assert 0.5 < float(copies) < 2.0 and int(kept) == int(0.08 * 24_000_000)
+
+
+def test_a_whole_mask_is_on_the_cpu_wherever_the_model_is(tmp_path: Path) -> None:
+    model = make(tmp_path / "model")
+    shapes = {name: model.get_parameter(name).shape for name in maskable(model)}
+    torch.nn.Module.to(model, "meta")
+    masks = whole(model)
+    assert {name: mask.shape for name, mask in masks.items()} == shapes
+    assert all(mask.device.type == "cpu" and mask.all() for mask in masks.values())
+
+
+def test_a_pooler_that_a_head_reads_is_trained_with_it(tmp_path: Path) -> None:
+    source = tiny_teacher("bert", tmp_path, layers=2, hidden=16)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(source, num_labels=3)
+    assert "bert.pooler.dense.weight" in parameters(model)
+    assert not [name for name in maskable(model) if "pooler" in name]
+    assert {name.split(".")[1] for name in maskable(model)} == {"embeddings", "encoder"}
+
+
+def test_a_tensor_that_changed_as_a_whole_takes_the_room_of_its_values(tmp_path: Path) -> None:
+    model, result = tune(tmp_path, density=1.0)
+    path = tmp_path / "delta.safetensors"
+    result.delta.save(path, metadata={})
+    assert path.stat().st_size < 4 * model.num_parameters() + 10_000
+    loaded = SparseDelta.load(path)
+    assert loaded.n_entries == result.delta.n_entries
+    for name, (indices, values) in result.delta.sparse.items():
+        assert torch.equal(loaded.sparse[name][0], indices) and torch.equal(loaded.sparse[name][1], values)

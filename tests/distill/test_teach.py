@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,18 @@ def test_a_new_head_is_scaled_to_the_width_and_a_saved_one_is_read_as_it_is(
     model.save_pretrained(tmp_path / "tuned")
     again = open_model(tmp_path / "tuned", task, dropout=0.0, attn_implementation="eager", seed=2)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_no_dropout_is_none_anywhere_whatever_the_folder_s_configuration_says(family: str, tmp_path: Path) -> None:
+    folder = tiny.tiny_teacher(family, tmp_path, layers=2)
+    stated = json.loads((folder / "config.json").read_text())
+    own = {"classifier_dropout": 0.3, "pooler_dropout": 0.3, "cls_dropout": 0.2}
+    (folder / "config.json").write_text(json.dumps(stated | own))
+    for dropout in (0.0, 0.1):
+        model = open_model(folder, training_task("nli"), dropout=dropout, attn_implementation="eager", seed=1)
+        assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {dropout}
+    still = open_model(
+        folder, training_task("nli"), dropout=0.1, attention_dropout=0.0, attn_implementation="eager", seed=1
+    )
+    assert (still.config.attention_probs_dropout_prob, still.config.hidden_dropout_prob) == (0.0, 0.1)

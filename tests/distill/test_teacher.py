@@ -85,6 +85,14 @@ def test_a_classifier_is_no_masked_language_model(tmp_path: Path) -> None:
         load_teacher(tmp_path)
 
 
+def test_a_deberta_with_the_newer_head_is_refused(tmp_path: Path) -> None:
+    folder = tiny.tiny_teacher("deberta-v2", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"legacy": False}))
+    with pytest.raises(ConfigError, match="legacy = false"):
+        load_teacher(folder)
+
+
 def test_a_decoder_names_the_supported_families(tmp_path: Path) -> None:
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10)).save_pretrained(tmp_path)
     with pytest.raises(UnknownChoice, match="bert, deberta-v2, xlm-roberta"):

@@ -60,6 +60,29 @@ def test_sentences_come_from_the_whole_text(tmp_path: Path) -> None:
     assert many[:2] == ["Yara 0 suna zuwa makaranta.", "Manoma sun girbe gero da dawa."]
 
 
+def test_lines_between_are_read_where_those_at_even_distances_have_too_few_sentences(tmp_path: Path) -> None:
+    lines = [f"Yara {n} suna zuwa makaranta." if n % 2 else "Ee." for n in range(200)]
+    (tmp_path / "ha.txt").write_text("\n".join(lines))
+    assert sample([tmp_path], "ha", 100) == lines[1::2]
+    assert sample([tmp_path], "ha", 150) == lines[1::2]
+
+
+def test_a_micro_batch_is_the_same_whatever_was_asked_for_before_it(tmp_path: Path) -> None:
+    folder = tiny_teacher("xlm-roberta", tmp_path)
+    task, tokenizer = training_task("pos"), open_tokenizer(folder)
+    teacher = open_model(folder, task, dropout=0.0, attn_implementation="eager", seed=3).eval()
+    examples = label(predictor_for(teacher, tokenizer, task, **LENGTHS), task, HAUSA)
+
+    def batches() -> TaskBatches:
+        return TaskBatches.of(task, examples, tokenizer, batch_size=3, seed=0, **LENGTHS)
+
+    used = batches()
+    assert used.per_epoch == 3
+    for index in (0, 7, 1, 3, 8, 0, 4):
+        asked, fresh = used(index), batches()(index)
+        assert all(torch.equal(asked[name], fresh[name]) for name in fresh)
+
+
 def test_the_teacher_s_answers_become_the_targets(tmp_path: Path) -> None:
     folder = tiny_teacher("xlm-roberta", tmp_path)
     task = training_task("pos")
