@@ -4,18 +4,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from app.errors import DataError
 from distill import composable_sft, processes, vocabulary
 from distill.corpus import Batch, Blocks, Masking, MonolingualBatches, pack
 from distill.delta import SparseDelta, parameters
-from distill.observation import token_logits
+from distill.observation import masked_loss
 from distill.sparse import Sparse, maskable, sparse_fine_tune
 from distill.student import freeze
 from distill.teacher import load_teacher
@@ -140,14 +138,3 @@ def swap(model: PreTrainedModel, out: SparseDelta, into: SparseDelta) -> None:
     """Take one language's SFT off a model and put another's on, in place (LT-SFT's zero-shot transfer)."""
     out.revert(model, dense={})
     into.apply(model)
-
-
-def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Cross-entropy at the masked positions; the vocabulary projection is computed for those alone."""
-    batch = {name: value.to(model.device) for name, value in batch.items()}
-    seen: Any = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    chosen = batch["labels"] != -100
-    logits = token_logits(model, seen.last_hidden_state[chosen])
-    if not chosen.any():
-        return logits.float().sum()
-    return functional.cross_entropy(logits.float(), batch["labels"][chosen])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
-from distill.objectives.base import Outputs
+from distill.objectives.base import Batch, Outputs
 
 _VECTORS = {"queries": ("query", "query_proj"), "keys": ("key", "key_proj"), "values": ("value", "value_proj")}
 
@@ -58,6 +59,17 @@ def token_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
     head: Any = model.lm_head if hasattr(model, "lm_head") else model.cls
     logits: Tensor = head(states)
     return logits
+
+
+def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Cross-entropy at the masked positions, 0 where there are none; the vocabulary projection is for those alone."""
+    batch = {name: value.to(model.device) for name, value in batch.items()}
+    seen: Any = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    chosen = batch["labels"] != -100
+    logits = token_logits(model, seen.last_hidden_state[chosen])
+    if not chosen.any():
+        return logits.float().sum()
+    return functional.cross_entropy(logits.float(), batch["labels"][chosen])
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from app.errors import ConfigError
@@ -21,9 +19,10 @@ from distill import config as configuration
 from distill import cooccurrence, initialization, inputs, packed, stage, vocabulary
 from distill.corpus import Blocks, Masking, MixedBatches, files, lines, pack, temperature_shares
 from distill.datasets.base import provenance
+from distill.observation import masked_loss
 from distill.report import teacher_card
 from distill.teacher import XLMR_ROLES, load_teacher, load_tokenizer, resolve
-from distill.training import Batch, Schedule, train
+from distill.training import Schedule, train
 
 HELDOUT_BLOCKS = 64
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -186,14 +185,6 @@ def expect_frequencies(model: PreTrainedModel, blocks: Sequence[Blocks], shares:
         frequencies += share * np.bincount(ids.ravel(), minlength=len(frequencies)) / ids.size
     with torch.no_grad():
         model.lm_head.bias.copy_(torch.from_numpy(np.log(frequencies)))
-
-
-def masked_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Cross-entropy at the masked positions; the vocabulary projection is computed for those alone."""
-    states = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-    chosen = batch["labels"] != -100
-    logits = model.lm_head(states[chosen])
-    return functional.cross_entropy(logits.float(), batch["labels"][chosen])
 
 
 def save(run: Pretraining, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, work: Path) -> Path:

@@ -16,13 +16,13 @@ from distill import processes
 from distill.corpus import is_packed, lines
 from distill.estimate import Cost
 from distill.measurements import read, text_bytes
+from distill.observation import masked_loss
 from distill.pretrain import (
     HELDOUT_BLOCKS,
     Pretraining,
     Start,
     dressed,
     keep_part,
-    masked_loss,
     new_model,
     train_tokenizer,
 )

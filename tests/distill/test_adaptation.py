@@ -18,6 +18,7 @@ from distill.corpus import Blocks, Masking, MonolingualBatches, pack
 from distill.delta import SparseDelta, parameters
 from distill.distillation import Distillation
 from distill.objectives.base import Sum
+from distill.observation import masked_loss
 from distill.sparse import maskable
 from distill.student import create
 from distill.tasks.base import training_task
@@ -173,7 +174,7 @@ def test_a_learnt_sft_has_its_density_leaves_norms_and_head_alone_and_lowers_the
     losses = []
     for twin in (model, adapted(model, learnt.delta)):
         with torch.no_grad():
-            losses.append(float(adaptation.masked_loss(twin, batch)))
+            losses.append(float(masked_loss(twin, batch)))
             whole = twin(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"])
             assert losses[-1] == pytest.approx(float(whole.loss), rel=1e-4)
     assert losses[1] < losses[0]

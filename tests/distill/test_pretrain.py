@@ -8,7 +8,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from distill import packed
 from distill.__main__ import main
-from distill.pretrain import masked_loss
+from distill.observation import masked_loss
 from distill.teacher import load_teacher
 from tests.distill import corpora
 
