@@ -21,9 +21,8 @@ def read(cls: type[T], sources: Sequence[Mapping[str, Any]]) -> T:
     Raises ConfigError with every unknown key, every value of a wrong type and every number out of range.
     """
     merged = merge(sources)
-    problems: list[str] = []
+    problems = misfits(merged)
     value = _build(cls, merged, "", problems)
-    problems += misfits(merged)
     if problems:
         raise ConfigError("the configuration has mistakes:\n" + "\n".join(f"  - {p}" for p in problems))
     return typing.cast(T, value)

@@ -76,6 +76,16 @@ class Pretraining:
     heldout: float = 0.005
     machine: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a shape that no model can have, or that cannot read its text."""
+        shape = self.architecture
+        if shape.hidden_size % shape.heads:
+            raise ConfigError(f"architecture.hidden_size = {shape.hidden_size} is no multiple of {shape.heads} heads")
+        if self.start is None and self.sequence_length > shape.positions:
+            raise ConfigError(
+                f"sequence_length = {self.sequence_length}: it can be at most architecture.positions, {shape.positions}"
+            )
+
 
 def pretrain(run: Pretraining, *, work: Path) -> Path:
     """Train the model into the folder `run.out`; `work` keeps packed text and checkpoints.

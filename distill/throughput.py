@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
+from app.errors import ConfigError
 from distill import processes
 from distill.bilingual import Phase1, look
 from distill.distillation import Distillation
@@ -36,6 +37,11 @@ class Throughput:
     schedule: Schedule = field(
         default_factory=lambda: Schedule(steps=5, learning_rate=1e-4, log_every=1, checkpoint_every=1_000_000)
     )
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a width that heads cannot share."""
+        if self.hidden_size % self.heads:
+            raise ConfigError(f"hidden_size = {self.hidden_size} is no multiple of heads = {self.heads}")
 
     def flops_a_token(self) -> float:
         """Multiplications and additions of matrix products alone: the teacher forwards, the student there and back."""

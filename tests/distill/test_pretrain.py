@@ -127,3 +127,22 @@ def test_a_head_can_be_trained_on_the_bottom_layers_of_another_teacher(folder: P
         assert torch.equal(value, kept), name
     assert not torch.equal(after.lm_head.dense.weight, before.lm_head.dense.weight)
     assert "Of the weights it starts from: MIT." in (folder / "start" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("architecture.hidden_size=50", "architecture.hidden_size = 50 is no multiple of 4 heads"),
+        ("architecture.heads=0", "architecture.heads = 0: expected at least 1"),
+        ("sequence_length=513", "sequence_length = 513: it can be at most architecture.positions, 512"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_told_before_the_work(
+    setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "a.toml"
+    config.write_text(
+        'out = "model"\ntext = ["text"]\nlanguages = ["en"]\nschedule = {steps = 1, learning_rate = 1e-3}\n'
+    )
+    assert main(["pretrain", str(config), "--work", str(tmp_path / "work"), setting]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "work").exists()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from app.errors import ConfigError
 from distill import throughput
 from distill.throughput import Throughput, measure, peak_flops
 from distill.training import Schedule
@@ -35,3 +36,8 @@ def test_the_peak_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch
     seconds = iter((0.5, 0.25, 1.0, 4.0))
     monkeypatch.setattr(throughput, "seconds", lambda work: next(seconds))
     assert peak_flops(8, dtype=torch.float32) == 2 * 8**3 / 0.25
+
+
+def test_a_width_that_heads_cannot_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hidden_size = 32 is no multiple of heads = 12"):
+        Throughput(hidden_size=32)
