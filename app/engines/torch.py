@@ -16,6 +16,8 @@ from app.errors import EngineError
 from app.rows import Tensors
 
 _WEIGHTS = "model.safetensors"
+# makes tensors on the CPU as it goes, and what comes from there no graph can record
+_UNRECORDABLE = ("deberta-v2",)
 # the outputs of each kind of model, and which of their axes but the first run over pieces
 _OUTPUTS: dict[str, dict[str, tuple[bool, ...]]] = {
     "ForTokenClassification": {"logits": (True, False)},
@@ -25,7 +27,10 @@ _OUTPUTS: dict[str, dict[str, tuple[bool, ...]]] = {
 
 
 class Engine:
-    """One model on one device; on a GPU a CUDA graph a bucket, recorded when the bucket is first used."""
+    """One model on one device; on a GPU a CUDA graph a bucket, recorded when the bucket is first used.
+
+    DeBERTa runs without graphs.
+    """
 
     streams = 1
 
@@ -36,6 +41,7 @@ class Engine:
         if getattr(model.config, "type_vocab_size", 0) > 1:
             self._inputs.append("token_type_ids")
         self._axes = _axes(type(model).__name__)
+        self._in_graphs = device.type == "cuda" and model.config.model_type not in _UNRECORDABLE
         self._graphs: dict[Bucket, _Graph] = {}
 
     @classmethod
@@ -82,7 +88,7 @@ class Engine:
         feed: Tensors = {name: inputs[name] for name in self._inputs}
         try:
             with torch.inference_mode():
-                outputs = self._run_in_bucket(feed) if self._device.type == "cuda" else self._forward(self._move(feed))
+                outputs = self._run_in_bucket(feed) if self._in_graphs else self._forward(self._move(feed))
         except (RuntimeError, IndexError, ValueError) as error:  # the message may hold values, so only its kind goes on
             raise EngineError(f"the model failed: {type(error).__name__}") from error
         for name, value in outputs.items():

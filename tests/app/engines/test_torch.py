@@ -1,5 +1,7 @@
 """The engine `torch` on a CPU, against transformers' own forward pass; its GPU path by its parts."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,12 @@ INPUTS: Tensors = {
 
 def write(folder: Path, head: str = "TokenClassification", *, family: str = "Bert") -> Any:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SIZES, type_vocab_size=2 if family == "Bert" else 1)
+    own = (
+        {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}
+        if family == "DebertaV2"
+        else {}
+    )
+    config = getattr(transformers, f"{family}Config")(**SIZES, **own, type_vocab_size=2 if family == "Bert" else 1)
     model = getattr(transformers, f"{family}For{head}")(config).eval()
     model.save_pretrained(folder)
     return model
@@ -40,6 +47,38 @@ def engine(folder: Path, **values: Any) -> Any:
     from app.engines.torch import Engine
 
     return Engine.open(folder, file="model.safetensors", threads=1, **values)
+
+
+RECORDING = """
+import sys
+from pathlib import Path
+from unittest.mock import patch
+import torch
+from app.engines.torch import Engine
+from tests.accelerator import Accelerator, begin
+from tests.app.engines.test_torch import INPUTS
+begin()
+with Accelerator() as on, patch("transformers.utils.import_utils.is_cuda_stream_capturing", lambda: True):
+    opened = Engine.open(Path(sys.argv[1]), file="model.safetensors")
+    opened._model.to("pretend")
+    engine = Engine(opened._model, torch.device("pretend"))
+    feed = engine._move(INPUTS)
+    del on.exchanges[:]
+    with torch.no_grad():
+        engine._model(**{name: feed[name] for name in engine._inputs})
+    print(sorted(set(on.exchanges)))
+print(Engine(opened._model, torch.device("cuda"))._in_graphs)
+"""
+
+
+@pytest.mark.parametrize("family", ["Bert", "XLMRoberta", "DebertaV2"])
+def test_only_a_pass_that_takes_nothing_from_the_cpu_is_recorded_as_a_graph(tmp_path: Path, family: str) -> None:
+    """On an accelerator that only pretends; a GPU refuses to record what waits for the CPU."""
+    write(tmp_path, family=family)
+    done = subprocess.run([sys.executable, "-c", RECORDING, tmp_path], capture_output=True, text=True)
+    exchanges, in_graphs = done.stdout.splitlines()[-2:]
+    assert (exchanges == "[]") == (in_graphs == "True"), done.stderr
+    assert in_graphs == str(family != "DebertaV2")
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,8 +1,6 @@
-"""An accelerator without hardware: its tensors compute on the CPU and, as a GPU's, do not mix with those of the CPU.
+"""Run as a module with a folder, it takes every stage of some builds to the accelerator, and to the CPU.
 
-Run as a module with a folder, it takes every stage of some builds to it, stopping phase 1 once on the way, and to the
-CPU, and a pretraining too, and writes there how the models differ. torch can have one accelerator a process, so this
-is for a process of its own.
+So with a pretraining. Phase 1 is stopped once on the accelerator. The folder gets how the models of both differ.
 """
 
 import json
@@ -17,9 +15,7 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils._pytree import tree_map
 from transformers import PreTrainedModel
 
 from distill import build as building
@@ -27,6 +23,7 @@ from distill import config as configuration
 from distill import recipe
 from distill.pretrain import Pretraining, pretrain
 from distill.training import _Run
+from tests.accelerator import Accelerator, begin, held, values
 from tests.distill import corpora
 from tests.distill.test_methods import SMALL
 from tests.distill.tiny import tiny_teacher
@@ -51,95 +48,23 @@ _SETTINGS: tuple[dict[str, Any], ...] = (
 )
 
 
-class Held(Tensor):
-    """A tensor on the accelerator; its values are in `held`, on the CPU."""
-
-    held: Tensor
-
-    @staticmethod
-    def __new__(cls, inner: Tensor) -> "Held":
-        made: Held = Tensor._make_wrapper_subclass(
-            cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            device=torch.device("pretend:0"),
-        )
-        made.held = inner
-        return made
-
-    @classmethod
-    def __torch_dispatch__(cls, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        return run(operator, args, kwargs or {})
-
-    def data_ptr(self) -> int:
-        """What tells tied tensors."""
-        return self.held.data_ptr()
-
-
-class Accelerator(TorchDispatchMode):
-    """While it is on, tensors can be moved to the accelerator and made there."""
-
-    def __torch_dispatch__(self, operator: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return run(operator, args, kwargs or {})
-
-
-def run(operator: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """The operator's result where its inputs are, or where it is told to be. Raises RuntimeError where they differ.
-
-    As with CUDA, numbers and the places in an indexed tensor may be the CPU's, and copies go between both.
-    """
-    name, leaves = operator._schema.name, tree_leaves((args, kwargs))
-    here = any(isinstance(leaf, Held) for leaf in leaves)
-    foreign = any(isinstance(leaf, Tensor) and not isinstance(leaf, Held) and leaf.dim() for leaf in leaves)
-    copies = name in ("aten::_to_copy", "aten::copy_")
-    indexed = name.startswith("aten::index") and isinstance(args[0], Held)
-    if here and foreign and not copies and not indexed:
-        raise RuntimeError(f"Expected all tensors to be on the same device: {name}")
-    told = kwargs.get("device")
-    if told is not None:
-        here = torch.device(told).type == "pretend"
-    if told is not None and here:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    found = operator(*tree_map(_values, args), **tree_map(_values, kwargs))
-    if operator._schema.is_mutable:
-        same = [leaf for leaf in leaves if isinstance(leaf, Held) and leaf.held is found]
-        return same[0] if same else found
-    return tree_map(_held, found) if here else found
-
-
-def _values(leaf: Any) -> Any:
-    return leaf.held if isinstance(leaf, Held) else leaf
-
-
-def _held(leaf: Any) -> Any:
-    return Held(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, Held) else leaf
-
-
-def begin() -> None:
-    """Tell torch of the accelerator, and to move parameters there as the same objects, as it does to a GPU."""
-    _setup_privateuseone_for_python_backend("pretend")
-    torch.__future__.set_swap_module_params_on_conversion(True)
-
-
 @contextmanager
 def pretended() -> Iterator[None]:
     """distill's device is the accelerator. Files hold values, as they do of a GPU's tensors, and all is float32."""
 
     def valued(write: Callable[..., Any]) -> Callable[..., Any]:
         def written(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            return write(tree_map(_values, tensors), *args, **kwargs)
+            return write(tree_map(values, tensors), *args, **kwargs)
 
         return written
 
     saved, load = PreTrainedModel.save_pretrained, torch.load
 
     def save_pretrained(self: PreTrainedModel, folder: Path, **kwargs: Any) -> None:
-        saved(self, folder, state_dict=tree_map(_values, dict(self.state_dict())), **kwargs)
+        saved(self, folder, state_dict=tree_map(values, dict(self.state_dict())), **kwargs)
 
     def loaded(path: Path, *, map_location: torch.device, **kwargs: Any) -> Any:
-        return tree_map(_held, load(path, **kwargs)) if map_location.type == "pretend" else load(path, **kwargs)
+        return tree_map(held, load(path, **kwargs)) if map_location.type == "pretend" else load(path, **kwargs)
 
     with ExitStack() as stack:
         for target, stand_in in (
@@ -156,7 +81,7 @@ def pretended() -> Iterator[None]:
             ),
         ):
             stack.enter_context(patch(target, stand_in))
-        stack.enter_context(Accelerator())  # type: ignore[no-untyped-call]
+        stack.enter_context(Accelerator())
         yield
 
 
