@@ -148,6 +148,7 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
     for table in ("teach", "transfer"):
         _inherit(merged, table)
     build = configuration.read(Build, [merged])
+    _check_unread(configuration.merge(layers), configuration.merge(sources))
     _check_objectives(build)
     _check_widths(build)
     if build.adapted and build.adapt is None:
@@ -157,6 +158,19 @@ def read(preset: str, sources: Sequence[Mapping[str, Any]]) -> Build:
         if "default" not in said and (missing := [task for task in build.tasks if task not in said]):
             raise ConfigError(f"[{table}] says nothing about {', '.join(missing)} and has no default")
     return build
+
+
+def _check_unread(stated: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a setting of phase 2's tuning that phase 2 does not read, unless a preset states it so."""
+    known = [phase.get("tuning", {}) for phase in stated.get("transfer", {}).values()]
+    for task, phase in given.get("transfer", {}).items():
+        for name in ("epochs", "warmup_share"):
+            value = phase.get("tuning", {}).get(name)
+            if value is not None and value not in [tuning.get(name) for tuning in known]:
+                raise ConfigError(
+                    f"transfer.{task}.tuning.{name} = {value} would change nothing: phase 2 has full_epochs and "
+                    "sparse_epochs, and no warm-up"
+                )
 
 
 def _check_objectives(build: Build) -> None:

@@ -122,6 +122,11 @@ def test_a_number_that_no_stage_can_work_with_is_refused_by_its_name(setting: st
             r"transfer\.default\.tuning\.weight_decay = 0\.01 would move",
         ),
         (
+            {"tuning": {"epochs": 7}},
+            r"transfer\.default\.tuning\.epochs = 7 would change nothing: phase 2 has full_epochs",
+        ),
+        ({"tuning": {"warmup_share": 0.3}}, r"transfer\.default\.tuning\.warmup_share = 0\.3 would change nothing"),
+        (
             {"teacher_objective": {"hidden_states": 1.0}},
             r"transfer\.default\.teacher_objective\.hidden_states compares",
         ),
