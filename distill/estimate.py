@@ -175,13 +175,16 @@ class _Plan:
             looking = self._speed(self.student, *shape, schedule)
             seconds += self._imitate(schedule.steps, schedule, shape)
             seconds += tuning.evaluations * n_dev * length * self.student.layers * looking.forward
+        # the delta: every value, or those of some with their places, and the mask
+        sparse = round((1 + 12 * phase.density) * self.student.parameters)
+        delta = self.student.bytes if phase.density == 1 else sparse
         return self._cost(
             f"{task}/transfer",
             seconds=seconds,
             memory=self.teacher.bytes
             + 5 * self.student.bytes
             + self.student.activations(tuning.batch_size, tuning.max_length),
-            disk=self.student.bytes + round((1 + 8 * phase.density) * self.student.parameters),  # with mask and delta
+            disk=self.student.bytes + delta,
             scratch=5 * self.student.bytes,
         )
 
