@@ -79,7 +79,7 @@ class Pretraining:
     def __post_init__(self) -> None:
         """Raises ConfigError for a shape that no model can have, or that cannot read its text."""
         shape = self.architecture
-        if shape.hidden_size % shape.heads:
+        if shape.heads == 0 or shape.hidden_size % shape.heads:
             raise ConfigError(f"architecture.hidden_size = {shape.hidden_size} is no multiple of {shape.heads} heads")
         if self.start is None and self.sequence_length > shape.positions:
             raise ConfigError(

@@ -28,7 +28,7 @@ RANGES: Mapping[str, Range] = {
     "evaluate_every": _AT_LEAST_0,
     "evaluations": _AT_LEAST_1,
     "full_epochs": _AT_LEAST_0,
-    "heads": _AT_LEAST_1,
+    "heads": _AT_LEAST_0,
     "head_rate": _ABOVE_0,
     "heldout": _BELOW_1,
     "heldout_batches": _AT_LEAST_1,

@@ -40,7 +40,7 @@ class Throughput:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a width that heads cannot share."""
-        if self.hidden_size % self.heads:
+        if self.heads == 0 or self.hidden_size % self.heads:
             raise ConfigError(f"hidden_size = {self.hidden_size} is no multiple of heads = {self.heads}")
 
     def flops_a_token(self) -> float:
